@@ -1,0 +1,2 @@
+//! fs
+#![cfg_attr(not(test), no_std)]

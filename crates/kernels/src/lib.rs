@@ -1,0 +1,2 @@
+//! kernels
+#![cfg_attr(not(test), no_std)]

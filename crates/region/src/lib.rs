@@ -1,0 +1,2 @@
+//! region
+#![cfg_attr(not(test), no_std)]
