@@ -1,2 +1,50 @@
-//! x
-fn main(){}
+//! The single door for developers: `cargo xtask test`, `cargo xtask demo`, `cargo xtask setup`.
+
+mod checks;
+mod confine;
+mod demo;
+mod failure;
+mod processes;
+mod report;
+mod residue;
+mod run;
+mod suite;
+mod test;
+mod tools;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tests, demonstration and set-up of Lifeboat")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check and test everything; installs what is missing first
+    Test(test::Options),
+    /// Kill real solvers in the middle of a checkpoint and show that nothing is lost
+    Demo(demo::Options),
+    /// Only install what tests and demonstration need
+    Setup,
+    /// Run a command as another user in a memory cgroup (used by the tests)
+    #[command(hide = true)]
+    Confined(confine::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Task::Confined(options) = arguments.task {
+        return failure::exit_code(confine::execute(&options));
+    }
+    failure::exit_code(processes::prepare().and_then(|()| match arguments.task {
+        Task::Test(options) => test::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Setup => tools::prepare(&[tools::Purpose::Test, tools::Purpose::Demo]),
+        Task::Confined(_) => Ok(()),
+    }))
+}

@@ -1,2 +1,58 @@
-//! fs
+//! Files in a region: names, inodes, file maps, open files, seals.
+//!
+//! Everything here may be called from inside a hook of another program: no allocation, no `std`, no unwinding, raw
+//! system calls only. Memory that other processes can write is reached through [`lifeboat_region`], which checks every
+//! offset; this crate contains no `unsafe`.
+//!
+//! Calls answer with the POSIX error ([`Errno`]) that a kernel file system would give, because their callers are
+//! programs that know nothing else. `Errno::UCLEAN` means that the region's own bytes are damaged; [`OUTSIDE`] that a
+//! path leaves the mount and that the kernel must be asked.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod allocate;
+mod append;
+mod attributes;
+mod check;
+mod checksum;
+mod data;
+mod directory;
+mod file_map;
+mod file_system;
+mod inode;
+mod links;
+mod map_word;
+mod namespace;
+mod open_file;
+mod paths;
+mod pin;
+mod read;
+mod read_dir;
+mod release;
+pub mod rename;
+mod seal;
+mod sweep;
+mod truncate;
+mod types;
+mod walk;
+
+pub use check::{CheckSummary, Finding, check};
+pub use file_system::{FileSystem, PREFIX_LONGEST};
+pub use inode::InodeId;
+pub use lifeboat_region::{Errno, UserSource, UserTarget};
+pub use open_file::OpenFile;
+pub use pin::Pin;
+pub use seal::{SealReport, VerifyReport};
+pub use types::{Caller, DirEntry, LastLink, NewTime, Piece, Position, Stat, Usage};
+
+/// The answer of every file-system call.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// "This path leads out of the mount" (an absolute symbolic link elsewhere, `..` above the root). Never shown to a
+/// program: the caller asks [`FileSystem::outside_path`] for the path that the kernel must be asked for instead.
+pub const OUTSIDE: Errno = Errno::from_raw_os_error(4000);
+
+/// Longest name, in bytes.
+pub const NAME_LONGEST: usize = 255;
+/// Longest path, in bytes, without the final NUL.
+pub const PATH_LONGEST: usize = 4095;

@@ -1,2 +1,53 @@
-//! x
-fn main(){}
+//! `lifeboat`: regions of memory with files in them, from the shell.
+//!
+//! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
+//! files), and what they share: [`create`], [`target`] (which region is meant), [`mount`] (the prefix), [`size`],
+//! [`output`], [`failure`] (one line and an exit code).
+
+mod arguments;
+mod create;
+mod documents;
+mod exec;
+mod failure;
+mod files;
+mod identity;
+mod mount;
+mod output;
+mod region_commands;
+mod size;
+mod target;
+mod users;
+
+use std::process::ExitCode;
+
+use arguments::Command;
+use failure::{Failure, OK};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::from(OK),
+        Err(failure) => {
+            if !failure.line.is_empty() {
+                output::say(&failure.line);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    match &arguments::parse()?.command {
+        Command::Region(command) => region_commands::run(command),
+        Command::Exec(arguments) => exec::run(arguments),
+        Command::Ls(arguments) => files::ls(arguments),
+        Command::Stat(arguments) => files::stat(arguments),
+        Command::Cat(arguments) => files::cat(arguments),
+        Command::Cp(arguments) => files::cp(arguments),
+        Command::Rm(arguments) => files::rm(arguments),
+        Command::Du(arguments) => files::du(arguments),
+        Command::Df(arguments) => files::df(arguments),
+        Command::Verify(arguments) => files::verify(arguments),
+        Command::Seal(arguments) => files::seal(arguments),
+        Command::Documents(arguments) => documents::run(arguments),
+    }
+}

@@ -1,1 +1,25 @@
-//! testkit
+//! Harness pieces for the tests that hold Lifeboat against a kernel file system, kill its users and damage its bytes.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`volume`] | one set of file-system calls with two implementations: the kernel's and the region's |
+//! | [`model`] | random operations, their comparison on two volumes, and the shrinking of what differs |
+//! | [`child`] | the test binary run again as another process, with a deadline |
+//! | [`residue`] | the proof that a test left nothing behind |
+//! | [`scratch`] | directories and regions that go away with the test |
+//! | [`command`] | the `lifeboat` command as users run it |
+//! | [`programs`] | test programs compiled on the spot |
+//! | [`cgroup`] | small memory limits |
+//! | [`random`] | numbers that a seed repeats |
+//! | [`report`] | lines that are shown even when a test passes |
+
+pub mod cgroup;
+pub mod child;
+pub mod command;
+pub mod model;
+pub mod programs;
+pub mod random;
+pub mod report;
+pub mod residue;
+pub mod scratch;
+pub mod volume;

@@ -1,0 +1,154 @@
+//! Attributes: who owns a file, what may be done with it, when it changed.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId};
+use crate::types::{Caller, NewTime, Stat, Usage};
+use crate::walk::WRITE;
+use crate::{Errno, Result};
+use lifeboat_region::layout::CELL;
+use lifeboat_region::{MustFence, process, space};
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+impl FileSystem {
+    /// Attributes of an inode.
+    pub fn stat(&self, inode: InodeId) -> Result<Stat> {
+        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        let mode = self.field(inode, inode::MODE)?;
+        let ids = self.field(inode, inode::IDS)?;
+        let kind = mode as u32 & inode::TYPE_MASK;
+        let stat = Stat {
+            number: inode.number(),
+            mode: mode as u32,
+            links: self.field(inode, inode::LINKS)? as u32,
+            uid: ids as u32,
+            gid: (ids >> 32) as u32,
+            device: if kind == inode::DIRECTORY { 0 } else { self.field(inode, inode::DEVICE)? },
+            size: inode::size_of(self.field(inode, inode::SIZE)?),
+            blocks: self.field(inode, inode::BLOCKS)?,
+            accessed: self.field(inode, inode::ACCESSED)? as i64,
+            modified: self.field(inode, inode::MODIFIED)? as i64,
+            changed: self.field(inode, inode::CHANGED)? as i64,
+            born: self.field(inode, inode::BORN)? as i64,
+            sealed: mode & inode::SEALED != 0,
+        };
+        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        Ok(stat)
+    }
+
+    /// Checks permissions: `mode` has the bits of `access` (4 read, 2 write, 1 execute; 0 asks for existence).
+    pub fn access(&self, who: &Caller<'_>, inode: InodeId, mode: u32) -> Result<()> {
+        if mode & !7 != 0 {
+            return Err(Errno::INVAL);
+        }
+        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        if mode == 0 { Ok(()) } else { self.permit(who, inode, mode) }
+    }
+
+    /// Sets several fields of an inode together, and its time of change.
+    fn change(&self, inode: InodeId, fields: impl FnOnce(&Self) -> Result<[(u64, u64); 2]>) -> Result<()> {
+        let lane = self.lane()?;
+        self.lock_inode(&lane, inode).map_err(|_| Errno::NOENT)?;
+        let fields = fields(self)?;
+        let mut transaction = lane.begin();
+        for (field, value) in fields {
+            transaction.set(inode.at() + field, value)?;
+        }
+        transaction.set(inode.at() + inode::CHANGED, process::now() as u64)?;
+        transaction.commit(MustFence::nothing())
+    }
+
+    /// Changes permission bits.
+    pub fn chmod(&self, who: &Caller<'_>, inode: InodeId, mode: u32) -> Result<()> {
+        self.change(inode, |fs| {
+            let ids = fs.field(inode, inode::IDS)?;
+            if who.uid != 0 && who.uid != ids as u32 {
+                return Err(Errno::PERM);
+            }
+            let old = fs.field(inode, inode::MODE)?;
+            let mut bits = mode & 0o7777;
+            if who.uid != 0 && !who.in_group((ids >> 32) as u32) {
+                bits &= !SETGID;
+            }
+            Ok([(inode::MODE, old & !0o7777 | bits as u64), (inode::IDS, ids)])
+        })
+    }
+
+    /// Changes owner and group; `None` keeps.
+    pub fn chown(&self, who: &Caller<'_>, inode: InodeId, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.change(inode, |fs| {
+            let ids = fs.field(inode, inode::IDS)?;
+            let (old_uid, old_gid) = (ids as u32, (ids >> 32) as u32);
+            let (new_uid, new_gid) = (uid.unwrap_or(old_uid), gid.unwrap_or(old_gid));
+            let may = who.uid == 0
+                || (uid.is_none() && gid.is_none())
+                || (who.uid == old_uid && new_uid == old_uid && (new_gid == old_gid || who.in_group(new_gid)));
+            if !may {
+                return Err(Errno::PERM);
+            }
+            let mut mode = fs.field(inode, inode::MODE)?;
+            let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
+            if !is_directory && (uid.is_some() || gid.is_some()) {
+                mode = without_set_ids(mode);
+            }
+            Ok([(inode::IDS, new_uid as u64 | (new_gid as u64) << 32), (inode::MODE, mode)])
+        })
+    }
+
+    /// Sets times. Setting both to now needs write permission, anything else ownership.
+    pub fn set_times(&self, who: &Caller<'_>, inode: InodeId, accessed: NewTime, modified: NewTime) -> Result<()> {
+        if accessed == NewTime::Keep && modified == NewTime::Keep {
+            return self.validate(inode).map_err(|_| Errno::NOENT);
+        }
+        self.change(inode, |fs| {
+            let owner = fs.field(inode, inode::IDS)? as u32;
+            if who.uid != 0 && who.uid != owner {
+                if accessed != NewTime::Now || modified != NewTime::Now {
+                    return Err(Errno::PERM);
+                }
+                fs.permit(who, inode, WRITE)?;
+            }
+            let value = |field, time| -> Result<(u64, u64)> {
+                Ok((field, match time {
+                    NewTime::Keep => fs.field(inode, field)?,
+                    NewTime::Now => process::now() as u64,
+                    NewTime::At(at) => at as u64,
+                }))
+            };
+            Ok([value(inode::ACCESSED, accessed)?, value(inode::MODIFIED, modified)?])
+        })
+    }
+
+    /// Set-id bits do not survive a write by somebody who is not root.
+    pub(crate) fn drop_set_ids(&self, inode: InodeId) -> Result<()> {
+        let mode = self.field(inode, inode::MODE)?;
+        let without = without_set_ids(mode);
+        if mode != without && rustix::process::geteuid().as_raw() != 0 {
+            self.set(inode, inode::MODE, without)?;
+        }
+        Ok(())
+    }
+
+    /// Space of the region. Counts every owner word.
+    pub fn usage(&self) -> Usage {
+        let Ok(used) = space::count(self.region()) else { return Usage::default() };
+        let free = used.unopened + used.free_in_data;
+        Usage {
+            bytes_total: used.total,
+            bytes_free: free,
+            inodes_used: used.inodes,
+            inodes_free: used.unopened / CELL + used.free_cells,
+        }
+    }
+}
+
+fn without_set_ids(mode: u64) -> u64 {
+    let mut bits = mode as u32;
+    bits &= !SETUID;
+    if bits & GROUP_EXECUTE != 0 {
+        bits &= !SETGID;
+    }
+    mode & !0xffff_ffff | bits as u64
+}

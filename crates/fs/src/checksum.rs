@@ -1,0 +1,142 @@
+//! Checksum words: one per 64 KiB of a file.
+//!
+//! | bits | field |
+//! |---|---|
+//! | 0..3 | state |
+//! | 8..25 | valid length: bytes that the CRC covers, from the extent's start |
+//! | 32..64 | CRC-32C; while claimed, the lane of the claimer |
+//!
+//! A writer that extends an extent exactly at its valid length claims the word before it copies and publishes the longer
+//! CRC after. Any other write makes the word stale before the first byte changes. A claim that never ends (its writer was
+//! killed) counts as stale.
+
+use crate::Result;
+use lifeboat_region::{DAMAGED, MustFence, Region};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Nothing was written yet.
+    None,
+    /// The CRC covers every byte written.
+    Running,
+    /// Some writer is extending the CRC.
+    Claimed,
+    /// Written at random: computed at seal.
+    Stale,
+    /// Sealed.
+    Final,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Checksum {
+    pub(crate) state: State,
+    pub(crate) valid: u32,
+    pub(crate) crc: u32,
+    /// In a final word: whether the CRC was made while the bytes were copied, not at seal.
+    pub(crate) end_to_end: bool,
+}
+
+const END_TO_END: u64 = 1 << 3;
+
+impl Checksum {
+    pub(crate) const STALE: Checksum = Checksum { state: State::Stale, valid: 0, crc: 0, end_to_end: false };
+
+    pub(crate) fn decode(word: u64) -> Result<Checksum> {
+        let state = match word & 7 {
+            0 => State::None,
+            1 => State::Running,
+            2 => State::Claimed,
+            3 => State::Stale,
+            4 => State::Final,
+            _ => return Err(DAMAGED),
+        };
+        let valid = (word >> 8) as u32 & 0x1_ffff;
+        if valid > 65536 {
+            return Err(DAMAGED);
+        }
+        Ok(Checksum { state, valid, crc: (word >> 32) as u32, end_to_end: word & END_TO_END != 0 })
+    }
+
+    pub(crate) fn encode(self) -> u64 {
+        let state = match self.state {
+            State::None => return 0,
+            State::Running => 1,
+            State::Claimed => 2,
+            State::Stale => 3,
+            State::Final => 4,
+        };
+        let source = if self.end_to_end { END_TO_END } else { 0 };
+        state | source | (self.valid as u64) << 8 | (self.crc as u64) << 32
+    }
+}
+
+/// A claim on a checksum word while bytes are copied.
+pub(crate) struct ChecksumClaim {
+    at: u64,
+    claimed: u64,
+    valid: u32,
+    /// CRC to continue from.
+    pub(crate) crc: u32,
+}
+
+/// Prepares for a write of `length` bytes at `from` of an extent: a claim if it extends the extent's checksum, else the
+/// word is stale when this returns.
+pub(crate) fn before_write(
+    region: &Region,
+    at: u64,
+    lane: u32,
+    from: u32,
+    length: u32,
+) -> Result<Option<ChecksumClaim>> {
+    loop {
+        let word = region.load(at)?;
+        let now = Checksum::decode(word)?;
+        let continues = match now.state {
+            State::None => from == 0,
+            // A rewrite from the start that covers everything is a new beginning.
+            State::Running | State::Final => now.valid == from || (from == 0 && length >= now.valid),
+            State::Claimed | State::Stale => false,
+        };
+        if now.state == State::Stale {
+            return Ok(None);
+        }
+        let next = if continues {
+            let claim = Checksum { state: State::Claimed, valid: from, crc: lane, end_to_end: false };
+            claim.encode()
+        } else {
+            Checksum::STALE.encode()
+        };
+        if region.commit_exchange(at, word, next, MustFence::nothing())? {
+            let crc = if from == 0 { 0 } else { now.crc };
+            return Ok(continues.then_some(ChecksumClaim { at, claimed: next, valid: from, crc }));
+        }
+    }
+}
+
+
+impl ChecksumClaim {
+    /// Publishes the CRC over `length` more bytes, unless somebody made the word stale meanwhile.
+    pub(crate) fn publish(self, region: &Region, crc: u32, length: u32, data: MustFence) -> Result<()> {
+        let done = Checksum { state: State::Running, valid: self.valid + length, crc, end_to_end: false };
+        region.commit_exchange(self.at, self.claimed, done.encode(), data)?;
+        Ok(())
+    }
+
+    /// The copy failed half-way: what the extent holds now is unknown.
+    pub(crate) fn give_up(self, region: &Region) -> Result<()> {
+        region.commit_exchange(self.at, self.claimed, Checksum::STALE.encode(), MustFence::nothing())?;
+        Ok(())
+    }
+}
+
+/// Makes a word stale, whatever it is.
+pub(crate) fn make_stale(region: &Region, at: u64) -> Result<()> {
+    loop {
+        let word = region.load(at)?;
+        if Checksum::decode(word)?.state == State::Stale
+            || region.commit_exchange(at, word, Checksum::STALE.encode(), MustFence::nothing())?
+        {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! Writing: bytes first, size second.
+//!
+//! Bytes go from the program's memory straight to where they stay, without a lock: into extents that the file has
+//! already, or, when a write covers a whole extent of a hole, into a private extent that is linked afterwards under the
+//! inode's lock. Invariant: bytes of a linked unit at or beyond the file's size are zero, but for the range that a
+//! writer in flight has announced.
+
+use crate::checksum::{self, Checksum, State};
+use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
+use crate::map_word::Target;
+use crate::{Errno, Result, UserSource};
+use lifeboat_region::lane::{Lane, Transaction};
+use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
+use lifeboat_region::owner::Kind;
+use lifeboat_region::space::{Class, Unit};
+use lifeboat_region::{DAMAGED, MustFence, process};
+
+/// Extents filled in private before they are linked together.
+const PENDING: usize = 16;
+/// From this extent on a file is large: its holes are filled by extents, not blocks.
+const LARGE_FROM: u64 = 4;
+/// Extents of a 2 MiB run.
+const RUN: u64 = 32;
+
+/// Bytes of several pieces, taken in order.
+pub(crate) struct Source<'s, 'u> {
+    pieces: &'s [UserSource<'u>],
+    skip: usize,
+}
+
+impl<'s, 'u> Source<'s, 'u> {
+    pub(crate) fn new(pieces: &'s [UserSource<'u>]) -> Self {
+        Source { pieces, skip: 0 }
+    }
+
+    /// Calls `copy(piece, skip, length, offset)` for the next `length` bytes.
+    pub(crate) fn take(
+        &mut self,
+        length: usize,
+        mut copy: impl FnMut(&UserSource<'u>, usize, usize, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let (piece, rest) = self.pieces.split_first().ok_or(Errno::INVAL)?;
+            let here = (piece.len() - self.skip).min(length - done);
+            if here > 0 {
+                copy(piece, self.skip, here, done as u64)?;
+            }
+            done += here;
+            self.skip += here;
+            if self.skip == piece.len() {
+                (self.pieces, self.skip) = (rest, 0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Length of all pieces; `INVAL` when it does not fit a signed word.
+pub(crate) fn total(lengths: impl Iterator<Item = usize>) -> Result<u64> {
+    let mut sum = 0u64;
+    for length in lengths {
+        sum = sum.checked_add(length as u64).ok_or(Errno::INVAL)?;
+    }
+    if sum > i64::MAX as u64 { Err(Errno::INVAL) } else { Ok(sum) }
+}
+
+struct Filled {
+    extent: u64,
+    unit: Unit,
+    crc: u32,
+}
+
+struct Write<'w, 'r> {
+    fs: &'w FileSystem,
+    lane: &'w Lane<'r>,
+    inode: InodeId,
+    pending: [Option<Filled>; PENDING],
+    count: usize,
+    /// Where the extent before lies, for runs.
+    last: Option<u64>,
+}
+
+impl FileSystem {
+    /// Writes `length` bytes at `offset`; short when space or the program's memory ends before.
+    pub(crate) fn write_range(
+        &self,
+        inode: InodeId,
+        source: &mut Source<'_, '_>,
+        offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        if length == 0 {
+            return Ok(0);
+        }
+        if offset >= SIZE_LARGEST {
+            return Err(Errno::FBIG);
+        }
+        let end = offset.saturating_add(length).min(SIZE_LARGEST);
+        let lane = self.lane()?;
+        lane.announce(inode.to_word(), offset, end)?;
+        self.validate(inode)?;
+        let before = self.field(inode, inode::SIZE)?;
+        let mut write =
+            Write { fs: self, lane: &lane, inode, pending: [const { None }; PENDING], count: 0, last: None };
+        let mut at = offset;
+        let mut outcome = Ok(());
+        while at < end && outcome.is_ok() {
+            let here = (end - at).min(EXTENT - at % EXTENT);
+            outcome = write.extent(at, here, end, source);
+            if outcome.is_ok() {
+                at += here;
+            }
+        }
+        let linked = write.link_pending();
+        if let Err(error) = linked {
+            // What was not linked was not written.
+            at = write.forget_pending()?.map_or(at, |extent| at.min(extent * EXTENT)).max(offset);
+            outcome = outcome.and(Err(error));
+        }
+        if let Err(error) = outcome
+            && error == Errno::FAULT
+        {
+            self.scrub(&lane, inode, at, end)?;
+        }
+        if at > offset {
+            self.wrote(&lane, inode, before, offset, at)?;
+            return Ok(at - offset);
+        }
+        outcome.map(|()| 0)
+    }
+
+    /// Publishes that `[start, end)` was written: times, then the size.
+    fn wrote(&self, lane: &Lane<'_>, inode: InodeId, before: u64, start: u64, end: u64) -> Result<()> {
+        let now = process::now() as u64;
+        self.set(inode, inode::MODIFIED, now)?;
+        self.set(inode, inode::CHANGED, now)?;
+        self.drop_set_ids(inode)?;
+        loop {
+            let word = self.field(inode, inode::SIZE)?;
+            if word >> 48 != before >> 48 {
+                // Cut meanwhile: this write counts as before the cut, so nothing of it may show beyond the size.
+                return self.scrub(lane, inode, start, end);
+            }
+            if size_of(word) >= end {
+                return Ok(());
+            }
+            let longer = size_word(end, word >> 48);
+            if self.region().commit_exchange(inode.at() + inode::SIZE, word, longer, MustFence::nothing())? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Locks an inode that this lane has announced.
+    pub(crate) fn lock_announced(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        lane.lock(inode.at() + inode::LOCK, self)?;
+        self.validate(inode).inspect_err(|_| {
+            let _ = self.unlock_inode(lane, inode);
+        })
+    }
+
+    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end.
+    pub(crate) fn scrub(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
+        self.lock_announced(lane, inode)?;
+        let size = size_of(self.field(inode, inode::SIZE)?);
+        let result = self.zero_linked(inode, start.max(size), end);
+        self.unlock_inode(lane, inode)?;
+        result
+    }
+
+    /// Zeroes the linked bytes of `[start, end)`.
+    pub(crate) fn zero_linked(&self, inode: InodeId, start: u64, end: u64) -> Result<()> {
+        let mut at = start;
+        while at < end {
+            let here = (end - at).min(EXTENT - at % EXTENT);
+            if let Some(slot) = self.find_slot(inode, at / EXTENT)? {
+                let target = Target::decode(self.region().load(slot.map_at)?)?;
+                self.each_run(target, at % EXTENT, here, |_, length, place| match place {
+                    Some(place) => self.region().zero(place, length as usize).map(MustFence::fence),
+                    None => Ok(()),
+                })?;
+            }
+            at += here;
+        }
+        Ok(())
+    }
+
+    /// Gives every byte of `[start, end)` a place, zeroed; short when space ends. The inode is locked.
+    pub(crate) fn provide_locked(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
+        let mut last = None;
+        let mut at = start;
+        while at < end {
+            let here = (end - at).min(EXTENT - at % EXTENT);
+            self.provide_extent(lane, inode, at, here, end, &mut last)?;
+            at += here;
+        }
+        Ok(())
+    }
+
+    fn provide_extent(
+        &self,
+        lane: &Lane<'_>,
+        inode: InodeId,
+        at: u64,
+        here: u64,
+        end: u64,
+        last: &mut Option<u64>,
+    ) -> Result<()> {
+        let extent = at / EXTENT;
+        let slot = self.ensure_slot(lane, inode, extent)?;
+        let target = Target::decode(self.region().load(slot.map_at)?)?;
+        if self.is_mapped(target, at % EXTENT, here)? {
+            return Ok(());
+        }
+        if target == Target::Hole && (extent >= LARGE_FROM || here >= EXTENT / 2) {
+            match self.allocate_extent(lane, extent, end, *last) {
+                Ok(unit) => {
+                    *last = Some(unit.at);
+                    return self.link_extent(lane, inode, slot, &unit);
+                }
+                Err(Errno::NOSPC) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.provide_blocks(lane, inode, slot, at % EXTENT, here)
+    }
+
+    fn allocate_extent(&self, lane: &Lane<'_>, extent: u64, end: u64, last: Option<u64>) -> Result<Unit> {
+        // A large file begins each 2 MiB in a chunk of its own.
+        if extent.is_multiple_of(RUN) && (extent > 0 || end >= RUN * EXTENT) {
+            lane.allocate_run(Class::Extent)
+        } else {
+            lane.allocate(Class::Extent, last)
+        }
+    }
+
+    fn zeroed(&self, unit: &Unit) -> Result<MustFence> {
+        if unit.clean { Ok(MustFence::nothing()) } else { self.region().zero(unit.at, unit.class.size() as usize) }
+    }
+
+    fn link_extent(&self, lane: &Lane<'_>, inode: InodeId, slot: Slot, unit: &Unit) -> Result<()> {
+        let data = self.zeroed(unit)?;
+        let mut transaction = lane.begin();
+        self.link_unit(&mut transaction, unit, Kind::Data, inode)?;
+        transaction.set(slot.map_at, Target::Extent(unit.at).encode())?;
+        self.add_blocks(&mut transaction, inode, (EXTENT / 512) as i64)?;
+        transaction.commit(data)
+    }
+
+    /// Stages a change of the file's allocated space, in units of 512 bytes.
+    pub(crate) fn add_blocks(&self, transaction: &mut Transaction<'_, '_>, inode: InodeId, count: i64) -> Result<()> {
+        let at = inode.at() + inode::BLOCKS;
+        let now = transaction.get(at)?;
+        transaction.set(at, now.saturating_add_signed(count))
+    }
+
+    /// Gives the blocks of `[from, from + length)` of an extent places of 4 KiB.
+    fn provide_blocks(&self, lane: &Lane<'_>, inode: InodeId, slot: Slot, from: u64, length: u64) -> Result<()> {
+        let region = self.region();
+        let target = Target::decode(region.load(slot.map_at)?)?;
+        let (first, last) = (from / BLOCK, (from + length - 1) / BLOCK);
+        let mut transaction = lane.begin();
+        let mut data = MustFence::nothing();
+        if target == Target::Hole && last == 0 {
+            let block = self.data_block(lane)?;
+            data = data.and(self.zeroed(&block)?);
+            self.link_unit(&mut transaction, &block, Kind::Data, inode)?;
+            transaction.set(slot.map_at, Target::Block(block.at).encode())?;
+            self.add_blocks(&mut transaction, inode, (BLOCK / 512) as i64)?;
+            return transaction.commit(data);
+        }
+        let node = match target {
+            Target::Blocks(node) => node,
+            Target::Hole | Target::Block(_) => {
+                let node = lane.allocate(Class::Cell, None)?;
+                region.zero(node.at, CELL as usize)?.fence();
+                region.commit(node.at, region.load(slot.map_at)?, MustFence::nothing())?;
+                self.link_unit(&mut transaction, &node, Kind::Blocks, inode)?;
+                transaction.set(slot.map_at, Target::Blocks(node.at).encode())?;
+                node.at
+            }
+            _ => return Err(DAMAGED),
+        };
+        let mut outcome = Ok(());
+        for block in first..=last.min(BLOCKS_PER_EXTENT - 1) {
+            if transaction.get(node + block * 8)? != 0 {
+                continue;
+            }
+            match self.data_block(lane) {
+                Ok(unit) => {
+                    data = data.and(self.zeroed(&unit)?);
+                    self.link_unit(&mut transaction, &unit, Kind::Data, inode)?;
+                    transaction.set(node + block * 8, Target::Block(unit.at).encode())?;
+                    self.add_blocks(&mut transaction, inode, (BLOCK / 512) as i64)?;
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        transaction.commit(data)?;
+        outcome
+    }
+
+    fn data_block(&self, lane: &Lane<'_>) -> Result<Unit> {
+        lane.allocate(Class::Block, None)
+    }
+}
+
+impl Write<'_, '_> {
+    /// Writes `here` bytes at `at`, all in one extent.
+    fn extent(&mut self, at: u64, here: u64, end: u64, source: &mut Source<'_, '_>) -> Result<()> {
+        let fs = self.fs;
+        let extent = at / EXTENT;
+        let slot = fs.find_slot(self.inode, extent)?;
+        let target = match slot {
+            Some(slot) => Target::decode(fs.region().load(slot.map_at)?)?,
+            None => Target::Hole,
+        };
+        if target == Target::Hole && here == EXTENT {
+            match self.fill_private(extent, end, source) {
+                Err(Errno::NOSPC) => {}
+                other => return other,
+            }
+        }
+        match slot {
+            Some(slot) if fs.is_mapped(target, at % EXTENT, here)? => self.copy(slot, target, at % EXTENT, here, source),
+            _ => {
+                self.link_pending()?;
+                fs.with_room(|| self.provide(at, here, end))?;
+                let slot = fs.find_slot(self.inode, extent)?.ok_or(Errno::STALE)?;
+                let target = Target::decode(fs.region().load(slot.map_at)?)?;
+                self.copy(slot, target, at % EXTENT, here, source)
+            }
+        }
+    }
+
+    fn provide(&self, at: u64, here: u64, end: u64) -> Result<()> {
+        self.fs.lock_announced(self.lane, self.inode)?;
+        let mut last = self.last;
+        let result = self.fs.provide_extent(self.lane, self.inode, at, here, end, &mut last);
+        self.fs.unlock_inode(self.lane, self.inode)?;
+        result
+    }
+
+    /// Copies into an extent that nobody else sees yet.
+    fn fill_private(&mut self, extent: u64, end: u64, source: &mut Source<'_, '_>) -> Result<()> {
+        if self.count == PENDING {
+            self.link_pending()?;
+        }
+        let fs = self.fs;
+        let last = self.last;
+        let unit = fs.with_room(|| fs.allocate_extent(self.lane, extent, end, last))?;
+        let mut crc = 0;
+        let copied = source.take(EXTENT as usize, |piece, skip, length, done| {
+            let (fence, next) = fs.region().copy_in_checksum(unit.at + done, piece, skip, length, crc)?;
+            crc = next;
+            fence.fence();
+            Ok(())
+        });
+        if let Err(error) = copied {
+            self.lane.release(unit)?;
+            return Err(error);
+        }
+        self.last = Some(unit.at);
+        self.pending[self.count] = Some(Filled { extent, unit, crc });
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Links the extents filled in private.
+    fn link_pending(&mut self) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        self.fs.lock_announced(self.lane, self.inode)?;
+        let result = self.link_pending_locked();
+        self.fs.unlock_inode(self.lane, self.inode)?;
+        result
+    }
+
+    fn link_pending_locked(&mut self) -> Result<()> {
+        let fs = self.fs;
+        for filled in self.pending[..self.count].iter().flatten() {
+            fs.ensure_slot(self.lane, self.inode, filled.extent)?;
+        }
+        let mut transaction = self.lane.begin();
+        for filled in self.pending[..self.count].iter().flatten() {
+            let slot = fs.find_slot(self.inode, filled.extent)?.ok_or(DAMAGED)?;
+            let target = Target::decode(fs.region().load(slot.map_at)?)?;
+            if target != Target::Hole {
+                // Another writer was faster: its extent stays, our bytes come into it.
+                self.merge(filled, slot, target)?;
+                continue;
+            }
+            fs.link_unit(&mut transaction, &filled.unit, Kind::Data, self.inode)?;
+            transaction.set(slot.map_at, Target::Extent(filled.unit.at).encode())?;
+            let sum = Checksum { state: State::Running, valid: EXTENT as u32, crc: filled.crc, end_to_end: false };
+            transaction.set(slot.checksum_at, sum.encode())?;
+            fs.add_blocks(&mut transaction, self.inode, (EXTENT / 512) as i64)?;
+        }
+        transaction.commit(MustFence::nothing())?;
+        self.count = 0;
+        Ok(())
+    }
+
+    fn merge(&self, filled: &Filled, slot: Slot, target: Target) -> Result<()> {
+        let fs = self.fs;
+        checksum::make_stale(fs.region(), slot.checksum_at)?;
+        let mut whole = true;
+        fs.each_run(target, 0, EXTENT, |from, length, place| {
+            match place {
+                Some(place) => fs.region().copy_within(filled.unit.at + from, place, length as usize)?.fence(),
+                None => whole = false,
+            }
+            Ok(())
+        })?;
+        if !whole {
+            fs.provide_blocks(self.lane, self.inode, slot, 0, EXTENT)?;
+            let target = Target::decode(fs.region().load(slot.map_at)?)?;
+            fs.each_run(target, 0, EXTENT, |from, length, place| {
+                let place = place.ok_or(DAMAGED)?;
+                fs.region().copy_within(filled.unit.at + from, place, length as usize).map(MustFence::fence)
+            })?;
+        }
+        self.lane.release(filled.unit)
+    }
+
+    /// Gives back what was filled but could not be linked; answers its first extent.
+    fn forget_pending(&mut self) -> Result<Option<u64>> {
+        let mut first = None;
+        for filled in self.pending[..self.count].iter_mut().filter_map(Option::take) {
+            first = first.or(Some(filled.extent));
+            // A unit that was merged is free already.
+            let _ = self.lane.release(filled.unit);
+        }
+        self.count = 0;
+        Ok(first)
+    }
+
+    /// Copies into places that the file has.
+    fn copy(
+        &mut self,
+        slot: Slot,
+        target: Target,
+        from: u64,
+        length: u64,
+        source: &mut Source<'_, '_>,
+    ) -> Result<()> {
+        let fs = self.fs;
+        let region = fs.region();
+        if let Target::Extent(at) = target {
+            self.last = Some(at);
+        }
+        let claim =
+            checksum::before_write(region, slot.checksum_at, self.lane.index(), from as u32, length as u32)?;
+        let mut crc = claim.as_ref().map(|claim| claim.crc);
+        let mut data = Some(MustFence::nothing());
+        let copied = fs.each_run(target, from, length, |_, length, place| {
+            let place = place.ok_or(Errno::STALE)?;
+            source.take(length as usize, |piece, skip, here, done| {
+                let fence = match &mut crc {
+                    Some(crc) => {
+                        let (fence, next) = region.copy_in_checksum(place + done, piece, skip, here, *crc)?;
+                        *crc = next;
+                        fence
+                    }
+                    None => region.copy_in(place + done, piece, skip, here)?,
+                };
+                data = Some(match data.take() {
+                    Some(earlier) => earlier.and(fence),
+                    None => fence,
+                });
+                Ok(())
+            })
+        });
+        let data = data.take().unwrap_or(MustFence::nothing());
+        match (copied, claim, crc) {
+            (Ok(()), Some(claim), Some(crc)) => claim.publish(region, crc, length as u32, data),
+            (Ok(()), _, _) => {
+                data.fence();
+                Ok(())
+            }
+            (Err(error), claim, _) => {
+                data.fence();
+                if let Some(claim) = claim {
+                    claim.give_up(region)?;
+                }
+                Err(error)
+            }
+        }
+    }
+}

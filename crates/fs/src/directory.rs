@@ -1,0 +1,369 @@
+//! Directories: a trie over the hash of the name, five bits a level, whose leaves are short chains of entries.
+//!
+//! Order of the keys is the order of reading, and a key is the cookie, so cookies stay good whatever else changes.
+//! Readers take no lock: a directory's sequence word is odd while it is changed, and a look-up between two equal even
+//! values saw one state.
+//!
+//! An entry, 64 bytes: {next map word, key, inode id, length 0..8 | kind 8..16 | offset of a long name / 64 in 24..64,
+//! 32 bytes of name}. Names longer than 32 bytes lie wholly in a cell of their own.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId};
+use crate::map_word::{INDEX_WORDS, Target};
+use crate::{Errno, NAME_LONGEST, Result};
+use core::sync::atomic::{Ordering, fence};
+use lifeboat_region::lane::{Lane, Transaction};
+use lifeboat_region::layout::CELL;
+use lifeboat_region::owner::{Kind, Owner};
+use lifeboat_region::space::{self, Class, Unit};
+use lifeboat_region::{DAMAGED, MustFence};
+
+pub(crate) const NEXT: u64 = 0;
+const KEY: u64 = 8;
+pub(crate) const CHILD: u64 = 16;
+pub(crate) const INFO: u64 = 24;
+const NAME: u64 = 32;
+const NAME_INLINE: usize = 32;
+
+/// Chains longer than this are split.
+const CHAIN_LONGEST: usize = 8;
+/// Levels of five bits in a key of 63.
+const DEPTH_LARGEST: u32 = 12;
+/// No honest chain is longer: it would need this many equal keys.
+const CHAIN_LIMIT: usize = 4096;
+/// Low bits of a key that tell names of one hash apart.
+const ORDINALS: u64 = 16;
+/// Keys below are the cookies of `.` and `..`.
+const KEY_SMALLEST: u64 = 16;
+/// Spins before a reader takes the lock of a directory whose writer may have died.
+const SPINS: u32 = 2000;
+
+/// An entry found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Offset of the entry.
+    pub(crate) at: u64,
+    /// Offset of the map word that points to it.
+    pub(crate) link_at: u64,
+    /// The inode it names.
+    pub(crate) child: InodeId,
+}
+
+/// A name and its hash.
+#[derive(Clone, Copy)]
+pub(crate) struct Name<'n> {
+    pub(crate) bytes: &'n [u8],
+    hash: u64,
+}
+
+fn digit(key: u64, depth: u32) -> u64 {
+    key >> (58 - 5 * depth) & (INDEX_WORDS - 1)
+}
+
+fn info(length: usize, kind: u8, long_at: u64) -> u64 {
+    length as u64 | (kind as u64) << 8 | (long_at >> 6) << 24
+}
+
+impl FileSystem {
+    pub(crate) fn name<'n>(&self, bytes: &'n [u8]) -> Result<Name<'n>> {
+        if bytes.len() > NAME_LONGEST {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let seed = self.region().superblock().identity;
+        let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed, bytes);
+        Ok(Name { bytes, hash: ((hash >> 1) & !(ORDINALS - 1)).max(KEY_SMALLEST) })
+    }
+
+    fn entry_owner(&self, at: u64) -> Result<()> {
+        space::find_owner(self.region(), Class::Entry, at).map(|_| ())
+    }
+
+    fn matches(&self, at: u64, name: &Name<'_>) -> Result<bool> {
+        let region = self.region();
+        if region.load(at + KEY)? & !(ORDINALS - 1) != name.hash {
+            return Ok(false);
+        }
+        let info = region.load(at + INFO)?;
+        if info as u8 as usize != name.bytes.len() {
+            return Ok(false);
+        }
+        let mut stored = [0u8; NAME_LONGEST];
+        let stored = &mut stored[..name.bytes.len()];
+        region.read_bytes(name_at(at, info), stored)?;
+        Ok(stored == name.bytes)
+    }
+
+    /// Walks to the leaf word for `key`; answers its offset and depth.
+    fn leaf(&self, dir: InodeId, key: u64, read: &dyn Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
+        let mut at = dir.at() + inode::ROOT;
+        let mut depth = 0;
+        while let Target::Index(node, _) = Target::decode(read(at)?)? {
+            if depth == DEPTH_LARGEST {
+                return Err(DAMAGED);
+            }
+            space::find_owner(self.region(), Class::Cell, node)?;
+            at = node + digit(key, depth) * 8;
+            depth += 1;
+        }
+        Ok((at, depth))
+    }
+
+    fn find_with(&self, dir: InodeId, name: &Name<'_>, read: &dyn Fn(u64) -> Result<u64>) -> Result<Option<Found>> {
+        let (mut link_at, _) = self.leaf(dir, name.hash, read)?;
+        for _ in 0..CHAIN_LIMIT {
+            let at = match Target::decode(read(link_at)?)? {
+                Target::Entry(at) => at,
+                Target::Hole => return Ok(None),
+                _ => return Err(DAMAGED),
+            };
+            self.entry_owner(at)?;
+            if self.matches(at, name)? {
+                let child = InodeId::from_word(read(at + CHILD)?);
+                return Ok(Some(Found { at, link_at, child }));
+            }
+            link_at = at + NEXT;
+        }
+        Err(DAMAGED)
+    }
+
+    /// Finds a name while the directory's lock is held.
+    pub(crate) fn find_locked(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
+        self.find_with(dir, name, &|at| self.region().load(at))
+    }
+
+    /// Runs `read` until it saw one state of the directory.
+    pub(crate) fn undisturbed<T>(&self, dir: InodeId, read: impl Fn() -> Result<T>) -> Result<T> {
+        let sequence = self.region().word(dir.at() + inode::SEQUENCE)?;
+        for _ in 0..SPINS {
+            let before = sequence.load(Ordering::Acquire);
+            if before & 1 == 0 {
+                let result = read();
+                fence(Ordering::Acquire);
+                if sequence.load(Ordering::Relaxed) == before {
+                    return result;
+                }
+            }
+            core::hint::spin_loop();
+        }
+        // Its writer is slow, or dead: its lock tells, and recovers it.
+        let lane = self.lane()?;
+        self.lock_inode(&lane, dir)?;
+        read()
+    }
+
+    /// Finds a name without a lock.
+    pub(crate) fn find(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
+        self.undisturbed(dir, || self.find_locked(dir, name))
+    }
+
+    /// Stages a new entry. The directory is locked; the name is not in it.
+    pub(crate) fn insert(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        lane: &Lane<'_>,
+        dir: InodeId,
+        name: &Name<'_>,
+        child: InodeId,
+        kind: u8,
+    ) -> Result<()> {
+        transaction.guard(dir.at() + inode::SEQUENCE)?;
+        let (mut head_at, depth) = self.leaf(dir, name.hash, &|at| transaction.get(at))?;
+        let mut ordinal = 0;
+        let mut length = 0;
+        let mut at = transaction.get(head_at)?;
+        while let Target::Entry(entry) = Target::decode(at)? {
+            self.entry_owner(entry)?;
+            if self.region().load(entry + KEY)? & !(ORDINALS - 1) == name.hash {
+                ordinal = ordinal.max((self.region().load(entry + KEY)? & (ORDINALS - 1)) + 1);
+            }
+            length += 1;
+            if length == CHAIN_LIMIT {
+                return Err(DAMAGED);
+            }
+            at = transaction.get(entry + NEXT)?;
+        }
+        if ordinal == ORDINALS {
+            return Err(Errno::NOSPC);
+        }
+        let key = name.hash | ordinal;
+        if (CHAIN_LONGEST..2 * CHAIN_LONGEST).contains(&length) && depth < DEPTH_LARGEST {
+            head_at = self.split(transaction, lane, dir, head_at, depth, key)?;
+        }
+        let entry = self.new_entry(transaction, lane, dir, name, key, child, kind)?;
+        let head = self.staged_or_private(transaction, head_at)?;
+        self.region().commit(entry.at + NEXT, head, MustFence::nothing())?;
+        transaction.set(head_at, Target::Entry(entry.at).encode())
+    }
+
+    fn staged_or_private(&self, transaction: &Transaction<'_, '_>, at: u64) -> Result<u64> {
+        transaction.get(at)
+    }
+
+    /// Replaces a long chain by an index node; answers where `key` belongs now.
+    fn split(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        lane: &Lane<'_>,
+        dir: InodeId,
+        head_at: u64,
+        depth: u32,
+        key: u64,
+    ) -> Result<u64> {
+        let region = self.region();
+        let node = lane.allocate(Class::Cell, None)?;
+        region.zero(node.at, CELL as usize)?.fence();
+        let mut chain = transaction.get(head_at)?;
+        while let Target::Entry(entry) = Target::decode(chain)? {
+            let next = transaction.get(entry + NEXT)?;
+            let slot = node.at + digit(region.load(entry + KEY)?, depth) * 8;
+            transaction.set(entry + NEXT, region.load(slot)?)?;
+            // The node is ours alone until the transaction links it.
+            region.commit(slot, Target::Entry(entry).encode(), MustFence::nothing())?;
+            chain = next;
+        }
+        self.link_unit(transaction, &node, Kind::Index, dir)?;
+        transaction.set(head_at, Target::Index(node.at, 1).encode())?;
+        Ok(node.at + digit(key, depth) * 8)
+    }
+
+    /// Stages the owner word of a unit that becomes part of `inode`.
+    pub(crate) fn link_unit(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        unit: &Unit,
+        kind: Kind,
+        inode: InodeId,
+    ) -> Result<()> {
+        let owner = Owner::decode(self.region().load(unit.owner_at)?).ok_or(DAMAGED)?;
+        transaction.set(unit.owner_at, owner.linked(kind, inode.number() as u32).encode())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn new_entry(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        lane: &Lane<'_>,
+        dir: InodeId,
+        name: &Name<'_>,
+        key: u64,
+        child: InodeId,
+        kind: u8,
+    ) -> Result<Unit> {
+        let region = self.region();
+        let entry = lane.allocate(Class::Entry, None)?;
+        let mut name_at = entry.at + NAME;
+        let mut long_at = 0;
+        if name.bytes.len() > NAME_INLINE {
+            let cell = lane.allocate(Class::Cell, None)?;
+            self.link_unit(transaction, &cell, Kind::Name, dir)?;
+            long_at = cell.at;
+            name_at = cell.at;
+        }
+        region.write_bytes(name_at, name.bytes)?.fence();
+        for (field, value) in
+            [(KEY, key), (CHILD, child.to_word()), (INFO, info(name.bytes.len(), kind, long_at))]
+        {
+            region.commit(entry.at + field, value, MustFence::nothing())?;
+        }
+        self.link_unit(transaction, &entry, Kind::Entry, dir)?;
+        Ok(entry)
+    }
+
+    /// Stages the removal of an entry found under the directory's lock.
+    pub(crate) fn remove(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        dir: InodeId,
+        found: &Found,
+    ) -> Result<()> {
+        transaction.guard(dir.at() + inode::SEQUENCE)?;
+        let next = transaction.get(found.at + NEXT)?;
+        transaction.set(found.link_at, next)?;
+        let owner_at = space::find_owner(self.region(), Class::Entry, found.at)?;
+        self.free_word(transaction, owner_at)?;
+        let long_at = (self.region().load(found.at + INFO)? >> 24) << 6;
+        if long_at != 0 {
+            let owner_at = space::find_owner(self.region(), Class::Cell, long_at)?;
+            self.free_word(transaction, owner_at)?;
+        }
+        Ok(())
+    }
+
+    /// Stages that an existing entry names another inode.
+    pub(crate) fn redirect(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        dir: InodeId,
+        found: &Found,
+        child: InodeId,
+        kind: u8,
+    ) -> Result<()> {
+        transaction.guard(dir.at() + inode::SEQUENCE)?;
+        transaction.set(found.at + CHILD, child.to_word())?;
+        let info = self.region().load(found.at + INFO)?;
+        transaction.set(found.at + INFO, info & !0xff00 | (kind as u64) << 8)
+    }
+
+    fn free_word(&self, transaction: &mut Transaction<'_, '_>, owner_at: u64) -> Result<()> {
+        let owner = Owner::decode(self.region().load(owner_at)?).ok_or(DAMAGED)?;
+        transaction.set(owner_at, owner.freed().encode())
+    }
+
+    /// Whether a directory has no names. Its lock is held.
+    pub(crate) fn is_empty_directory(&self, dir: InodeId) -> Result<bool> {
+        let root = self.field(dir, inode::ROOT)?;
+        Ok(self.entry_after(root, 0, 0)?.is_none())
+    }
+
+    /// The entry with the smallest key above `key` below the map word `word`.
+    pub(crate) fn entry_after(&self, word: u64, key: u64, depth: u32) -> Result<Option<(u64, u64)>> {
+        match Target::decode(word)? {
+            Target::Hole => Ok(None),
+            Target::Entry(_) => self.smallest_in_chain(word, key),
+            Target::Index(node, _) if depth < DEPTH_LARGEST => {
+                space::find_owner(self.region(), Class::Cell, node)?;
+                let first = digit(key, depth);
+                for child in first..INDEX_WORDS {
+                    let below = self.region().load(node + child * 8)?;
+                    // Left of the first child everything is smaller; right of it everything is larger than `key`.
+                    let least = if child == first { key } else { 0 };
+                    if let Some(found) = self.entry_after(below, least, depth + 1)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Ok(None)
+            }
+            _ => Err(DAMAGED),
+        }
+    }
+
+    fn smallest_in_chain(&self, head: u64, key: u64) -> Result<Option<(u64, u64)>> {
+        let mut best: Option<(u64, u64)> = None;
+        let mut word = head;
+        for _ in 0..CHAIN_LIMIT {
+            let Target::Entry(at) = Target::decode(word)? else { return Ok(best) };
+            self.entry_owner(at)?;
+            let this = self.region().load(at + KEY)?;
+            if this > key && best.is_none_or(|(_, smallest)| this < smallest) {
+                best = Some((at, this));
+            }
+            word = self.region().load(at + NEXT)?;
+        }
+        Err(DAMAGED)
+    }
+
+    /// Reads an entry's name into `into`; answers its length, its kind and its child.
+    pub(crate) fn entry(&self, at: u64, into: &mut [u8; NAME_LONGEST]) -> Result<(u8, u8, InodeId)> {
+        let info = self.region().load(at + INFO)?;
+        let length = info as u8;
+        self.region().read_bytes(name_at(at, info), &mut into[..length as usize])?;
+        Ok((length, (info >> 8) as u8, InodeId::from_word(self.region().load(at + CHILD)?)))
+    }
+}
+
+fn name_at(entry: u64, info: u64) -> u64 {
+    match (info >> 24) << 6 {
+        0 => entry + NAME,
+        long_at => long_at,
+    }
+}

@@ -1,0 +1,170 @@
+//! Inodes: one cell of 256 bytes each. The byte map is in ARCHITECTURE.md.
+
+use crate::file_system::FileSystem;
+use crate::{Errno, Result};
+use lifeboat_region::lane::Lane;
+use lifeboat_region::layout::CELL;
+use lifeboat_region::owner::{Kind, Owner, State};
+use lifeboat_region::space::{self, Class};
+
+/// Lock word.
+pub(crate) const LOCK: u64 = 0;
+/// Odd while a directory is being changed.
+pub(crate) const SEQUENCE: u64 = 8;
+/// Bytes in 0..48, truncations in 48..64.
+pub(crate) const SIZE: u64 = 16;
+/// Map word: the file's map, or the directory's index.
+pub(crate) const ROOT: u64 = 24;
+/// Checksum word of the only extent of a small file.
+pub(crate) const ROOT_CHECKSUM: u64 = 32;
+/// Type and permissions in 0..32, flags in 32..64.
+pub(crate) const MODE: u64 = 40;
+/// Hard links.
+pub(crate) const LINKS: u64 = 48;
+/// User in 0..32, group in 32..64.
+pub(crate) const IDS: u64 = 56;
+/// Time of last access.
+pub(crate) const ACCESSED: u64 = 64;
+/// Time of last change of contents.
+pub(crate) const MODIFIED: u64 = 72;
+/// Time of last change of the inode.
+pub(crate) const CHANGED: u64 = 80;
+/// Time of creation.
+pub(crate) const BORN: u64 = 88;
+/// Device number; in a directory the inode id of its parent.
+pub(crate) const DEVICE: u64 = 96;
+/// Open files; never too low, too high after a kill.
+pub(crate) const OPENS: u64 = 104;
+/// Allocated space in units of 512 bytes.
+pub(crate) const BLOCKS: u64 = 112;
+/// Version in 0..32, dataset in 32..64.
+pub(crate) const VERSION: u64 = 120;
+/// Blocks end to end in 0..32, blocks as of seal in 32..64.
+pub(crate) const SEAL: u64 = 128;
+/// Target of a short symbolic link, to the end of the cell.
+pub(crate) const INLINE: u64 = 160;
+/// Bytes of the longest inline target.
+pub(crate) const INLINE_LONGEST: usize = (CELL - INLINE) as usize;
+
+/// Flag: sealed.
+pub(crate) const SEALED: u64 = 1 << 32;
+
+/// Largest size: 48 bits.
+pub(crate) const SIZE_LARGEST: u64 = (1 << 48) - 1;
+
+pub(crate) const TYPE_MASK: u32 = 0o170_000;
+pub(crate) const FIFO: u32 = 0o010_000;
+pub(crate) const CHARACTER: u32 = 0o020_000;
+pub(crate) const DIRECTORY: u32 = 0o040_000;
+pub(crate) const BLOCK_DEVICE: u32 = 0o060_000;
+pub(crate) const REGULAR: u32 = 0o100_000;
+pub(crate) const LINK: u32 = 0o120_000;
+pub(crate) const SOCKET: u32 = 0o140_000;
+
+/// Which inode: its number (what `st_ino` says) and the generation that keeps a reused number apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct InodeId(u64);
+
+impl InodeId {
+    pub(crate) const fn new(number: u64, generation: u32) -> InodeId {
+        InodeId(number | (generation as u64) << 40)
+    }
+
+    /// What `st_ino` says.
+    pub const fn number(self) -> u64 {
+        self.0 & ((1 << 40) - 1)
+    }
+
+    /// One word that [`InodeId::from_word`] takes back.
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// The id of a word; any word is some id, and an id of nothing answers `ESTALE` where it is used.
+    pub const fn from_word(word: u64) -> InodeId {
+        InodeId(word)
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> 40) as u32
+    }
+
+    /// Offset of the inode's cell.
+    pub(crate) const fn at(self) -> u64 {
+        self.number() * CELL
+    }
+}
+
+/// Bytes and truncation count of a size word.
+pub(crate) const fn size_of(word: u64) -> u64 {
+    word & SIZE_LARGEST
+}
+
+pub(crate) const fn size_word(size: u64, truncations: u64) -> u64 {
+    size & SIZE_LARGEST | truncations << 48
+}
+
+/// `d_type` of a mode.
+pub(crate) const fn entry_kind(mode: u32) -> u8 {
+    ((mode & TYPE_MASK) >> 12) as u8
+}
+
+impl FileSystem {
+    /// Word at byte `field` of the inode.
+    pub(crate) fn field(&self, inode: InodeId, field: u64) -> Result<u64> {
+        self.region().load(inode.at() + field)
+    }
+
+    /// Whether the inode exists; `STALE` when its cell holds something else by now.
+    pub(crate) fn validate(&self, inode: InodeId) -> Result<()> {
+        let owner_at = space::find_owner(self.region(), Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
+        let owner = Owner::decode(self.region().load(owner_at)?).ok_or(Errno::UCLEAN)?;
+        if owner.state == State::Live && owner.kind == Kind::Inode && owner.generation == inode.generation() {
+            Ok(())
+        } else {
+            Err(Errno::STALE)
+        }
+    }
+
+    pub(crate) fn mode(&self, inode: InodeId) -> Result<u32> {
+        Ok(self.field(inode, MODE)? as u32)
+    }
+
+    pub(crate) fn is_directory(&self, inode: InodeId) -> Result<bool> {
+        Ok(self.mode(inode)? & TYPE_MASK == DIRECTORY)
+    }
+
+    /// Locks an inode that may vanish at any moment: announced first, so that its cell cannot be reused while we wait.
+    pub(crate) fn lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        lane.announce(inode.to_word(), 0, 0)?;
+        let result = self.validate(inode).and_then(|()| {
+            lane.lock(inode.at() + LOCK, self)?;
+            self.validate(inode).inspect_err(|_| {
+                let _ = lane.unlock(inode.at() + LOCK);
+            })
+        });
+        lane.withdraw()?;
+        result
+    }
+
+    /// Locks several inodes in the order of their numbers. Duplicates are locked once.
+    pub(crate) fn lock_inodes(&self, lane: &Lane<'_>, inodes: &mut [InodeId]) -> Result<()> {
+        inodes.sort_unstable_by_key(|inode| inode.number());
+        let mut last = None;
+        for &inode in inodes.iter() {
+            if last == Some(inode) {
+                continue;
+            }
+            if let Err(error) = self.lock_inode(lane, inode) {
+                lane.unlock_all()?;
+                return Err(error);
+            }
+            last = Some(inode);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unlock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        lane.unlock(inode.at() + LOCK)
+    }
+}

@@ -1,0 +1,54 @@
+//! Targets of symbolic links: in the inode's own cell when short, in a block otherwise.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, INLINE, INLINE_LONGEST, InodeId};
+use crate::map_word::Target;
+use crate::{Errno, Result};
+use lifeboat_region::lane::{Lane, Transaction};
+use lifeboat_region::layout::BLOCK;
+use lifeboat_region::owner::Kind;
+use lifeboat_region::space::{self, Class};
+use lifeboat_region::{DAMAGED, MustFence};
+
+impl FileSystem {
+    /// Puts a target into a new link's inode, which is still private.
+    pub(crate) fn store_target(
+        &self,
+        lane: &Lane<'_>,
+        transaction: &mut Transaction<'_, '_>,
+        link: InodeId,
+        target: &[u8],
+    ) -> Result<MustFence> {
+        let region = self.region();
+        let nothing = MustFence::nothing;
+        region.commit(link.at() + inode::SIZE, target.len() as u64, nothing())?;
+        if target.len() <= INLINE_LONGEST {
+            return region.write_bytes(link.at() + INLINE, target);
+        }
+        let block = lane.allocate(Class::Block, None)?;
+        self.link_unit(transaction, &block, Kind::Data, link)?;
+        region.commit(link.at() + inode::ROOT, Target::Block(block.at).encode(), nothing())?;
+        region.commit(link.at() + inode::BLOCKS, BLOCK / 512, nothing())?;
+        region.write_bytes(block.at, target)
+    }
+
+    /// Copies the target of a symbolic link into `out`; its length, cut to what fits. `INVAL` when it is no link.
+    pub fn readlink(&self, link: InodeId, out: &mut [u8]) -> Result<usize> {
+        self.validate(link).map_err(|_| Errno::NOENT)?;
+        if self.mode(link)? & inode::TYPE_MASK != inode::LINK {
+            return Err(Errno::INVAL);
+        }
+        let length = inode::size_of(self.field(link, inode::SIZE)?) as usize;
+        let at = match Target::decode(self.field(link, inode::ROOT)?)? {
+            Target::Hole if length <= INLINE_LONGEST => link.at() + INLINE,
+            Target::Block(at) if length <= crate::PATH_LONGEST => {
+                space::find_owner(self.region(), Class::Block, at)?;
+                at
+            }
+            _ => return Err(DAMAGED),
+        };
+        let length = length.min(out.len());
+        self.region().read_bytes(at, &mut out[..length])?;
+        Ok(length)
+    }
+}

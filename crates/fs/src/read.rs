@@ -1,0 +1,117 @@
+//! Reading, without a lock: what was copied counts only if no cut of the file came in between.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId, size_of};
+use crate::map_word::Target;
+use crate::{Errno, Result, UserTarget};
+use core::sync::atomic::{Ordering, fence};
+use lifeboat_region::layout::EXTENT;
+
+/// How often a read starts again because the file was cut meanwhile.
+const TRIES: u32 = 1000;
+
+struct Targets<'t, 'u> {
+    pieces: &'t [UserTarget<'u>],
+    skip: usize,
+}
+
+impl<'t, 'u> Targets<'t, 'u> {
+    fn give(
+        &mut self,
+        length: usize,
+        mut copy: impl FnMut(&UserTarget<'u>, usize, usize, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let (piece, rest) = self.pieces.split_first().ok_or(Errno::INVAL)?;
+            let here = (piece.len() - self.skip).min(length - done);
+            if here > 0 {
+                copy(piece, self.skip, here, done as u64)?;
+            }
+            done += here;
+            self.skip += here;
+            if self.skip == piece.len() {
+                (self.pieces, self.skip) = (rest, 0);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FileSystem {
+    /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
+    pub(crate) fn read_range(
+        &self,
+        inode: InodeId,
+        into: &[UserTarget<'_>],
+        offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        for _ in 0..TRIES {
+            let before = self.field(inode, inode::SIZE)?;
+            let size = size_of(before);
+            if offset >= size || length == 0 {
+                return Ok(0);
+            }
+            let count = length.min(size - offset);
+            let copied = self.copy_range(inode, into, offset, count);
+            fence(Ordering::Acquire);
+            let after = self.field(inode, inode::SIZE)?;
+            if after >> 48 == before >> 48 {
+                self.validate(inode)?;
+                return copied.map(|()| count);
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    fn copy_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, count: u64) -> Result<()> {
+        let region = self.region();
+        let mut targets = Targets { pieces: into, skip: 0 };
+        let (mut at, end) = (offset, offset + count);
+        while at < end {
+            let here = (end - at).min(EXTENT - at % EXTENT);
+            let target = match self.find_slot(inode, at / EXTENT)? {
+                Some(slot) => Target::decode(region.load(slot.map_at)?)?,
+                None => Target::Hole,
+            };
+            self.each_run(target, at % EXTENT, here, |_, length, place| {
+                targets.give(length as usize, |piece, skip, part, done| match place {
+                    Some(place) => region.copy_out(place + done, piece, skip, part),
+                    None => region.zero_out(piece, skip, part),
+                })
+            })?;
+            at += here;
+        }
+        Ok(())
+    }
+
+    /// First data (`hole` false) or hole (`hole` true) at or after `offset`, for `SEEK_DATA` and `SEEK_HOLE`.
+    pub(crate) fn seek_data(&self, inode: InodeId, offset: u64, hole: bool) -> Result<u64> {
+        let size = size_of(self.field(inode, inode::SIZE)?);
+        if offset >= size {
+            return Err(Errno::NXIO);
+        }
+        let mut at = offset;
+        while at < size {
+            let here = (size - at).min(EXTENT - at % EXTENT);
+            let target = match self.find_slot(inode, at / EXTENT)? {
+                Some(slot) => Target::decode(self.region().load(slot.map_at)?)?,
+                None => Target::Hole,
+            };
+            let mut found = None;
+            let base = at - at % EXTENT;
+            self.each_run(target, at % EXTENT, here, |from, _, place| {
+                if found.is_none() && place.is_none() == hole {
+                    found = Some(base + from);
+                }
+                Ok(())
+            })?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            at += here;
+        }
+        if hole { Ok(size) } else { Err(Errno::NXIO) }
+    }
+}

@@ -1,0 +1,215 @@
+//! Rename: over existing names, exchanging, across directories; one transaction.
+
+use crate::directory::Found;
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId, entry_kind};
+use crate::types::{Caller, LastLink};
+use crate::walk::{Ending, Place, WRITE};
+use crate::{Errno, Result};
+use lifeboat_region::lane::Lane;
+use lifeboat_region::layout::RENAME_LOCK;
+use lifeboat_region::{MustFence, process};
+
+/// Fail when the new name exists.
+pub const NO_REPLACE: u32 = 1;
+/// Exchange the two names.
+pub const EXCHANGE: u32 = 2;
+
+/// Directories above each other before a tree is called damaged.
+const DEPTH_LARGEST: usize = 1 << 20;
+
+struct Move<'a> {
+    who: &'a Caller<'a>,
+    old: Place<'a>,
+    new: Place<'a>,
+    flags: u32,
+}
+
+impl FileSystem {
+    /// Renames. `flags`: 0, 1 (`RENAME_NOREPLACE`) or 2 (`RENAME_EXCHANGE`).
+    pub fn rename(
+        &self,
+        who: &Caller<'_>,
+        old_dir: InodeId,
+        old_path: &[u8],
+        new_dir: InodeId,
+        new_path: &[u8],
+        flags: u32,
+    ) -> Result<()> {
+        if flags > EXCHANGE {
+            return Err(Errno::INVAL);
+        }
+        self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
+            self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
+                if old.ending != Ending::Name || new.ending != Ending::Name {
+                    return Err(Errno::BUSY);
+                }
+                let step = Move { who, old, new, flags };
+                self.with_room(|| self.rename_once(&step))
+            })
+        })
+    }
+
+    fn rename_once(&self, step: &Move<'_>) -> Result<()> {
+        let (mut source, mut target) = (step.old.found.ok_or(Errno::NOENT)?, step.new.found);
+        loop {
+            let lane = self.lane()?;
+            // Moving a directory changes who is above whom: one at a time.
+            if step.old.dir != step.new.dir && (self.is_directory(source)? || step.flags == EXCHANGE) {
+                lane.lock(RENAME_LOCK, self)?;
+            }
+            let mut inodes = [step.old.dir, step.new.dir, source, target.unwrap_or(source)];
+            match self.lock_inodes(&lane, &mut inodes) {
+                Err(Errno::STALE) if self.validate(step.old.dir).is_err() || self.validate(step.new.dir).is_err() => {
+                    return Err(Errno::NOENT);
+                }
+                Err(Errno::STALE) => {}
+                other => other?,
+            }
+            let old_name = self.name(step.old.name)?;
+            let new_name = self.name(step.new.name)?;
+            let found = self.find_locked(step.old.dir, &old_name)?.ok_or(Errno::NOENT)?;
+            let existing = self.find_locked(step.new.dir, &new_name)?;
+            if found.child != source || existing.map(|existing| existing.child) != target {
+                (source, target) = (found.child, existing.map(|existing| existing.child));
+                continue;
+            }
+            return self.rename_locked(&lane, step, found, existing);
+        }
+    }
+
+    fn rename_locked(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found, existing: Option<Found>) -> Result<()> {
+        let source = found.child;
+        let source_is_directory = self.is_directory(source)?;
+        if step.flags == EXCHANGE && existing.is_none() {
+            return Err(Errno::NOENT);
+        }
+        if step.flags == NO_REPLACE && existing.is_some() {
+            return Err(Errno::EXIST);
+        }
+        let slash = step.old.slash || (step.new.slash && step.flags != EXCHANGE);
+        if slash && !source_is_directory {
+            return Err(Errno::NOTDIR);
+        }
+        self.changeable(step.who, step.old.dir)?;
+        self.changeable(step.who, step.new.dir)?;
+        self.sticky_permits(step.who, step.old.dir, source)?;
+        if let Some(existing) = existing {
+            if existing.child == source {
+                // Two names of one file: nothing to do.
+                return Ok(());
+            }
+            self.sticky_permits(step.who, step.new.dir, existing.child)?;
+        }
+        if source_is_directory {
+            self.movable(step, source, step.new.dir)?;
+        }
+        match existing {
+            Some(existing) if step.flags == EXCHANGE => self.exchange(lane, step, found, existing),
+            Some(existing) => self.replace(lane, step, found, existing),
+            None => self.move_name(lane, step, found),
+        }
+    }
+
+    /// A directory that changes its parent must be writable (`..` changes) and must not go below itself.
+    fn movable(&self, step: &Move<'_>, source: InodeId, into: InodeId) -> Result<()> {
+        if step.old.dir == step.new.dir {
+            return Ok(());
+        }
+        self.permit(step.who, source, WRITE)?;
+        if self.is_above(source, into)? { Err(Errno::INVAL) } else { Ok(()) }
+    }
+
+    fn is_above(&self, upper: InodeId, lower: InodeId) -> Result<bool> {
+        let mut dir = lower;
+        for _ in 0..DEPTH_LARGEST {
+            if dir == upper {
+                return Ok(true);
+            }
+            if dir == self.root() {
+                return Ok(false);
+            }
+            dir = self.parent(dir)?;
+        }
+        Err(Errno::UCLEAN)
+    }
+
+    fn move_name(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found) -> Result<()> {
+        let source = found.child;
+        let mode = self.mode(source)?;
+        let is_directory = mode & inode::TYPE_MASK == inode::DIRECTORY;
+        let new_name = self.name(step.new.name)?;
+        let mut transaction = lane.begin();
+        self.remove(&mut transaction, step.old.dir, &found)?;
+        self.insert(&mut transaction, lane, step.new.dir, &new_name, source, entry_kind(mode))?;
+        let links = (is_directory && step.old.dir != step.new.dir) as i64;
+        self.touch_directory(&mut transaction, step.old.dir, -1, -links)?;
+        self.touch_directory(&mut transaction, step.new.dir, 1, links)?;
+        self.arrive(&mut transaction, source, is_directory, step.new.dir)?;
+        transaction.commit(MustFence::nothing())
+    }
+
+    fn arrive(
+        &self,
+        transaction: &mut lifeboat_region::lane::Transaction<'_, '_>,
+        inode: InodeId,
+        is_directory: bool,
+        dir: InodeId,
+    ) -> Result<()> {
+        if is_directory {
+            transaction.set(inode.at() + inode::DEVICE, dir.to_word())?;
+        }
+        transaction.set(inode.at() + inode::CHANGED, process::now() as u64)
+    }
+
+    fn replace(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found, existing: Found) -> Result<()> {
+        let (source, victim) = (found.child, existing.child);
+        let mode = self.mode(source)?;
+        let is_directory = mode & inode::TYPE_MASK == inode::DIRECTORY;
+        match (is_directory, self.is_directory(victim)?) {
+            (true, false) => return Err(Errno::NOTDIR),
+            (false, true) => return Err(Errno::ISDIR),
+            (true, true) if !self.is_empty_directory(victim)? => return Err(Errno::NOTEMPTY),
+            _ => {}
+        }
+        let mut transaction = lane.begin();
+        self.redirect(&mut transaction, step.new.dir, &existing, source, entry_kind(mode))?;
+        // In one chain the two entries may point to each other: `remove` reads what is staged.
+        self.remove(&mut transaction, step.old.dir, &found)?;
+        let moved = (is_directory && step.old.dir != step.new.dir) as i64;
+        let lost = is_directory as i64;
+        self.touch_directory(&mut transaction, step.old.dir, -1, -moved)?;
+        self.touch_directory(&mut transaction, step.new.dir, 0, moved - lost)?;
+        self.drop_link(&mut transaction, victim, is_directory)?;
+        self.arrive(&mut transaction, source, is_directory, step.new.dir)?;
+        transaction.commit(MustFence::nothing())?;
+        for other in [step.old.dir, step.new.dir, source] {
+            self.unlock_inode(lane, other)?;
+        }
+        self.release_if_unused(lane, victim)
+    }
+
+    fn exchange(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found, existing: Found) -> Result<()> {
+        let (one, other) = (found.child, existing.child);
+        let (one_mode, other_mode) = (self.mode(one)?, self.mode(other)?);
+        let is_directory = |mode: u32| mode & inode::TYPE_MASK == inode::DIRECTORY;
+        if is_directory(other_mode) {
+            if step.old.dir != step.new.dir {
+                self.permit(step.who, other, WRITE)?;
+            }
+            if self.is_above(other, step.old.dir)? {
+                return Err(Errno::INVAL);
+            }
+        }
+        let mut transaction = lane.begin();
+        self.redirect(&mut transaction, step.old.dir, &found, other, entry_kind(other_mode))?;
+        self.redirect(&mut transaction, step.new.dir, &existing, one, entry_kind(one_mode))?;
+        let change = is_directory(other_mode) as i64 - is_directory(one_mode) as i64;
+        let change = if step.old.dir == step.new.dir { 0 } else { change };
+        self.touch_directory(&mut transaction, step.old.dir, 0, change)?;
+        self.touch_directory(&mut transaction, step.new.dir, 0, -change)?;
+        self.arrive(&mut transaction, one, is_directory(one_mode), step.new.dir)?;
+        self.arrive(&mut transaction, other, is_directory(other_mode), step.old.dir)?;
+        transaction.commit(MustFence::nothing())
+    }
+}

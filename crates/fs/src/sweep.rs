@@ -1,0 +1,133 @@
+//! Finishing what dead processes began, and finding room.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId, size_of};
+use crate::truncate::{TASK_RELEASE, TASK_TRIM};
+use crate::{Errno, Result};
+use lifeboat_region::image::Image;
+use lifeboat_region::lane::{Lane, Task, is_announced, is_announced_number};
+use lifeboat_region::layout::{CELL, SWEEP_LOCK};
+use lifeboat_region::owner::{Kind, Owner, State};
+use lifeboat_region::recovery::{self, Finish};
+use lifeboat_region::space::{self, Class, Unit};
+use lifeboat_region::MustFence;
+
+impl Finish for FileSystem {
+    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()> {
+        let inode = InodeId::from_word(task.inode);
+        match task.kind {
+            TASK_TRIM if self.validate(inode).is_ok() => self.trim(lane, inode)?,
+            TASK_RELEASE if self.validate(inode).is_ok() => self.take_apart(lane, inode)?,
+            _ => {}
+        }
+        let (start, end) = task.range;
+        let written = InodeId::from_word(task.hazard);
+        if task.hazard != 0 && end > start && self.validate(written).is_ok() {
+            self.scrub_after_death(lane, written, start, end)?;
+        }
+        Ok(())
+    }
+
+    fn image_gone(&self, image: Image) -> Result<()> {
+        self.reap_image(image)
+    }
+}
+
+impl FileSystem {
+    /// Bytes beyond the size that a dead writer left are zeroed, so that they never show.
+    fn scrub_after_death(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
+        if end <= size_of(self.field(inode, inode::SIZE)?) {
+            return Ok(());
+        }
+        // The dead write may have held this lock already: then it is ours by now.
+        let locked = match lane.lock(inode.at() + inode::LOCK, self) {
+            Ok(()) => true,
+            Err(Errno::DEADLK) => false,
+            Err(error) => return Err(error),
+        };
+        let result = self.validate(inode).and_then(|()| {
+            let size = size_of(self.field(inode, inode::SIZE)?);
+            // A live writer in the same file may have put its bytes there: they must stay, and it publishes them itself.
+            if is_announced(self.region(), inode.to_word(), Some(lane.index()))? {
+                return Ok(());
+            }
+            self.zero_linked(inode, start.max(size), end)
+        });
+        if locked {
+            self.unlock_inode(lane, inode)?;
+        }
+        result
+    }
+
+    /// Runs `work`; when the region is full, reclaims what dead processes hold and runs it once more. No lock may be
+    /// held.
+    pub(crate) fn with_room<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Errno::NOSPC) => {
+                self.sweep()?;
+                work()
+            }
+            other => other,
+        }
+    }
+
+    /// Recovers dead processes, closes what nobody holds open, and frees what nobody can reach. Answers the number of
+    /// units and inodes freed.
+    pub fn sweep(&self) -> Result<u64> {
+        recovery::recover_all(self.region(), self)?;
+        let lane = self.lane()?;
+        lane.lock(SWEEP_LOCK, self)?;
+        self.reap(None);
+        self.drop_dead_pins()?;
+        let mut freed = 0;
+        space::each_unit(self.region(), |unit, owner| {
+            match (owner.state, owner.kind) {
+                (State::Limbo, _) => freed += self.leave_limbo(&unit, owner)? as u64,
+                (State::Live, Kind::Inode) if unit.class == Class::Cell => {
+                    let inode = InodeId::new(unit.at / CELL, owner.generation);
+                    if self.field(inode, inode::LINKS)? == 0 {
+                        freed += self.release_orphan(inode)? as u64;
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(freed)
+    }
+
+    /// Frees a unit in limbo if no writer and no mapping can touch it. Under the lock of the inode that it belonged to,
+    /// so that no transaction about it is half applied.
+    fn leave_limbo(&self, unit: &Unit, owner: Owner) -> Result<bool> {
+        let number = owner.holder as u64;
+        let cell_owner_at = space::find_owner(self.region(), Class::Cell, number * CELL);
+        let lane = self.lane()?;
+        if let Ok(at) = cell_owner_at
+            && let Some(cell) = Owner::decode(self.region().load(at)?)
+            && cell.state == State::Live
+            && cell.kind == Kind::Inode
+        {
+            match self.lock_inode(&lane, InodeId::new(number, cell.generation)) {
+                Ok(()) | Err(Errno::STALE) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if is_announced_number(self.region(), number, lane.index())? || (owner.mapped && self.is_pinned_number(number)?) {
+            return Ok(false);
+        }
+        let word = owner.encode();
+        self.region().commit_exchange(unit.owner_at, word, owner.freed().encode(), MustFence::nothing())
+    }
+
+    fn release_orphan(&self, inode: InodeId) -> Result<bool> {
+        let lane = self.lane()?;
+        match self.lock_inode(&lane, inode) {
+            Err(Errno::STALE) => return Ok(false),
+            other => other?,
+        }
+        if self.field(inode, inode::LINKS)? != 0 || self.is_open(inode)? {
+            return Ok(false);
+        }
+        self.take_apart(&lane, inode).map(|()| true)
+    }
+}

@@ -1,0 +1,309 @@
+//! Paths: from a starting directory and bytes to an inode, or to the place of a last name.
+
+use crate::directory::Name;
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId};
+use crate::types::{Caller, LastLink};
+use crate::{Errno, OUTSIDE, PATH_LONGEST, Result};
+
+/// Symbolic links followed in one path before `ELOOP`.
+const LINKS_LARGEST: u32 = 40;
+
+/// Execute (search) permission.
+pub(crate) const EXECUTE: u32 = 1;
+/// Write permission.
+pub(crate) const WRITE: u32 = 2;
+/// Read permission.
+pub(crate) const READ: u32 = 4;
+
+/// Where a path ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'n> {
+    /// Directory of the last name.
+    pub(crate) dir: InodeId,
+    /// The last name; empty when the path is the root or ends in `.` or `..`.
+    pub(crate) name: &'n [u8],
+    /// How the path ended when `name` is empty.
+    pub(crate) ending: Ending,
+    /// What is there.
+    pub(crate) found: Option<InodeId>,
+    /// The path ended in a slash: it must be a directory.
+    pub(crate) slash: bool,
+}
+
+/// The last component of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// A name.
+    Name,
+    /// `.`, or the starting directory itself.
+    Dot,
+    /// `..`.
+    DotDot,
+    /// The root.
+    Root,
+}
+
+enum Step<'p> {
+    Arrived(Place<'p>),
+    /// A symbolic link in `dir`, and what of the path is left after it (with its leading slash).
+    Link { link: InodeId, dir: InodeId, rest: &'p [u8] },
+    Outside { rest: &'p [u8] },
+}
+
+/// A path being put together from links and remainders.
+pub(crate) struct PathBuffer {
+    pub(crate) bytes: [u8; 2 * PATH_LONGEST],
+    pub(crate) length: usize,
+}
+
+impl PathBuffer {
+    pub(crate) const fn new() -> PathBuffer {
+        PathBuffer { bytes: [0; 2 * PATH_LONGEST], length: 0 }
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let to = self.bytes.get_mut(self.length..self.length + bytes.len()).ok_or(Errno::NAMETOOLONG)?;
+        to.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Ok(())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+fn skip_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|&byte| byte != b'/').unwrap_or(path.len());
+    &path[start..]
+}
+
+impl FileSystem {
+    /// Whether `who` has the permissions `wanted` (bits [`READ`], [`WRITE`], [`EXECUTE`]) on the inode.
+    pub(crate) fn permit(&self, who: &Caller<'_>, inode: InodeId, wanted: u32) -> Result<()> {
+        let mode = self.mode(inode)?;
+        if who.uid == 0 {
+            let runnable = mode & 0o111 != 0 || mode & inode::TYPE_MASK == inode::DIRECTORY;
+            return if wanted & EXECUTE != 0 && !runnable { Err(Errno::ACCESS) } else { Ok(()) };
+        }
+        let ids = self.field(inode, inode::IDS)?;
+        let granted = if ids as u32 == who.uid {
+            mode >> 6
+        } else if who.in_group((ids >> 32) as u32) {
+            mode >> 3
+        } else {
+            mode
+        };
+        if granted & 7 & wanted == wanted { Ok(()) } else { Err(Errno::ACCESS) }
+    }
+
+    fn lookup(&self, who: &Caller<'_>, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
+        self.search_permitted(who, dir)?;
+        let name: Name<'_> = self.name(name)?;
+        Ok(self.find(dir, &name)?.map(|found| found.child))
+    }
+
+    fn search_permitted(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
+        self.validate(dir).map_err(|_| Errno::NOENT)?;
+        if !self.is_directory(dir)? {
+            return Err(Errno::NOTDIR);
+        }
+        self.permit(who, dir, EXECUTE)
+    }
+
+    fn is_link(&self, inode: InodeId) -> Result<bool> {
+        Ok(self.mode(inode)? & inode::TYPE_MASK == inode::LINK)
+    }
+
+    /// The parent of a directory; the root is its own.
+    pub(crate) fn parent(&self, dir: InodeId) -> Result<InodeId> {
+        Ok(InodeId::from_word(self.field(dir, inode::DEVICE)?))
+    }
+
+    /// Walks until the end, a symbolic link that must be followed, or the edge of the mount.
+    fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: LastLink) -> Result<Step<'p>> {
+        let mut dir = start;
+        let mut rest = path;
+        if rest.first() == Some(&b'/') {
+            dir = self.root();
+        }
+        let mut place = Place { dir, name: b"", ending: Ending::Dot, found: Some(dir), slash: false };
+        if dir == self.root() {
+            place.ending = Ending::Root;
+        }
+        loop {
+            let had_slash = rest.first() == Some(&b'/');
+            rest = skip_slashes(rest);
+            if rest.is_empty() {
+                place.slash |= had_slash && place.ending == Ending::Name;
+                return Ok(Step::Arrived(place));
+            }
+            // What was found so far must be a directory to go on in.
+            dir = place.found.ok_or(Errno::NOENT)?;
+            let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            if name == b".." && dir == self.root() {
+                self.search_permitted(who, dir)?;
+                return Ok(Step::Outside { rest: after });
+            }
+            match name {
+                b"." | b".." => {
+                    self.search_permitted(who, dir)?;
+                    let (to, ending) =
+                        if name == b"." { (dir, Ending::Dot) } else { (self.parent(dir)?, Ending::DotDot) };
+                    place = Place { dir: to, name: b"", ending, found: Some(to), slash: false };
+                }
+                _ => {
+                    let found = self.lookup(who, dir, name)?;
+                    place = Place { dir, name, ending: Ending::Name, found, slash: false };
+                    if let Some(link) = found
+                        && (!after.is_empty() || last == LastLink::Follow)
+                        && self.is_link(link)?
+                    {
+                        return Ok(Step::Link { link, dir, rest: after });
+                    }
+                }
+            }
+            rest = after;
+        }
+    }
+
+    /// Resolves a path to the place where it ends and runs `use_place` there, following links as `last` says. Two
+    /// buffers of a path's length are used only when there are links.
+    pub(crate) fn at_place<T>(
+        &self,
+        who: &Caller<'_>,
+        start: InodeId,
+        path: &[u8],
+        last: LastLink,
+        use_place: impl FnOnce(Place<'_>) -> Result<T>,
+    ) -> Result<T> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        if path.len() > PATH_LONGEST {
+            return Err(Errno::NAMETOOLONG);
+        }
+        match self.walk(who, start, path, last)? {
+            Step::Arrived(place) => use_place(place),
+            Step::Outside { .. } => Err(OUTSIDE),
+            Step::Link { link, dir, rest } => {
+                let mut buffer = PathBuffer::new();
+                let from = self.follow(link, dir, rest, &mut buffer)?;
+                self.at_place_through_links(who, from, buffer, last, use_place)
+            }
+        }
+    }
+
+    #[cold]
+    fn at_place_through_links<T>(
+        &self,
+        who: &Caller<'_>,
+        mut start: InodeId,
+        mut buffer: PathBuffer,
+        last: LastLink,
+        use_place: impl FnOnce(Place<'_>) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 1..LINKS_LARGEST {
+            let mut next = PathBuffer::new();
+            match self.walk(who, start, buffer.as_bytes(), last)? {
+                Step::Arrived(place) => return use_place(place),
+                Step::Outside { .. } => return Err(OUTSIDE),
+                Step::Link { link, dir, rest } => start = self.follow(link, dir, rest, &mut next)?,
+            }
+            buffer = next;
+        }
+        Err(Errno::LOOP)
+    }
+
+    /// Puts the target of `link` and `rest` into `into`; answers the directory from which that goes on. [`OUTSIDE`] when
+    /// the target is absolute and not below the mount.
+    fn follow(&self, link: InodeId, dir: InodeId, rest: &[u8], into: &mut PathBuffer) -> Result<InodeId> {
+        let mut target = [0; PATH_LONGEST];
+        let length = self.readlink(link, &mut target)?;
+        let target = &target[..length];
+        if target.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        let inside = self.below_prefix(target);
+        if target[0] == b'/' && inside.is_none() {
+            return Err(OUTSIDE);
+        }
+        into.push(inside.unwrap_or(target))?;
+        if into.length == 0 {
+            into.push(b"/")?;
+        }
+        into.push(rest)?;
+        if into.length > PATH_LONGEST {
+            return Err(Errno::NAMETOOLONG);
+        }
+        Ok(if inside.is_some() { self.root() } else { dir })
+    }
+
+    /// The rest of an absolute path below the prefix, with its leading slash; empty for the prefix itself.
+    fn below_prefix<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let rest = path.strip_prefix(self.prefix())?;
+        (!self.prefix().is_empty() && (rest.is_empty() || rest[0] == b'/')).then_some(rest)
+    }
+
+    /// Resolves a path to an inode.
+    pub fn resolve(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], last: LastLink) -> Result<InodeId> {
+        // A path that ends in a slash means what a link points to.
+        let last = if path.last() == Some(&b'/') { LastLink::Follow } else { last };
+        self.at_place(who, dir, path, last, |place| {
+            let found = place.found.ok_or(Errno::NOENT)?;
+            if place.slash && !self.is_directory(found)? {
+                return Err(Errno::NOTDIR);
+            }
+            Ok(found)
+        })
+    }
+
+    /// For a path that answered [`OUTSIDE`]: the absolute path that the kernel must be asked for; its length in `out`.
+    pub fn outside_path(
+        &self,
+        who: &Caller<'_>,
+        dir: InodeId,
+        path: &[u8],
+        last: LastLink,
+        out: &mut [u8; 4096],
+    ) -> Result<usize> {
+        let mut buffer = PathBuffer::new();
+        buffer.push(path)?;
+        let mut start = dir;
+        for _ in 0..LINKS_LARGEST {
+            let mut next = PathBuffer::new();
+            match self.walk(who, start, buffer.as_bytes(), last)? {
+                Step::Arrived(_) => return Err(Errno::INVAL),
+                Step::Outside { rest } => {
+                    // The parent of the mount point, lexically: the prefix has no links below the mount.
+                    let end = self.prefix().iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                    next.push(&self.prefix()[..end])?;
+                    next.push(if rest.is_empty() { b"/" } else { rest })?;
+                    return copy_path(next.as_bytes(), out);
+                }
+                Step::Link { link, dir, rest } => match self.follow(link, dir, rest, &mut next) {
+                    Err(OUTSIDE) => {
+                        let mut target = [0; PATH_LONGEST];
+                        let length = self.readlink(link, &mut target)?;
+                        next.push(&target[..length])?;
+                        next.push(rest)?;
+                        return copy_path(next.as_bytes(), out);
+                    }
+                    other => start = other?,
+                },
+            }
+            buffer = next;
+        }
+        Err(Errno::LOOP)
+    }
+}
+
+fn copy_path(path: &[u8], out: &mut [u8; 4096]) -> Result<usize> {
+    if path.len() > PATH_LONGEST {
+        return Err(Errno::NAMETOOLONG);
+    }
+    out[..path.len()].copy_from_slice(path);
+    Ok(path.len())
+}

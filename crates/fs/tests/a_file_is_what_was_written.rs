@@ -1,0 +1,173 @@
+//! First things first: names, bytes and attributes of one process come back as they were given.
+
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, Position, UserSource, UserTarget};
+use lifeboat_testkit::scratch::{ScratchRegion, check};
+
+const ROOT: Caller<'static> = Caller { uid: 0, gid: 0, groups: &[], umask: 0o022 };
+const RDONLY: i32 = 0;
+const WRONLY: i32 = 1;
+const RDWR: i32 = 2;
+const CREATE: i32 = 0o100;
+const APPEND: i32 = 0o2000;
+
+fn write(fs: &FileSystem, path: &[u8], bytes: &[u8]) {
+    let file = fs.open(&ROOT, fs.root(), path, WRONLY | CREATE, 0o644).unwrap();
+    assert_eq!(fs.write(file, &[UserSource::from_slice(bytes)], Position::Current).unwrap(), bytes.len());
+    fs.close(file).unwrap();
+}
+
+fn read(fs: &FileSystem, path: &[u8]) -> Vec<u8> {
+    let file = fs.open(&ROOT, fs.root(), path, RDONLY, 0).unwrap();
+    let size = fs.stat(fs.inode_of(file).unwrap()).unwrap().size as usize;
+    let mut bytes = vec![0xaa; size + 10];
+    let count = fs.read(file, &[UserTarget::from_slice(&mut bytes)], Position::Current).unwrap();
+    fs.close(file).unwrap();
+    bytes.truncate(count);
+    bytes
+}
+
+fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn resolve(fs: &FileSystem, path: &[u8]) -> Result<InodeId, Errno> {
+    fs.resolve(&ROOT, fs.root(), path, LastLink::Follow)
+}
+
+#[test]
+fn bytes_of_every_length_come_back() {
+    let scratch = ScratchRegion::new("bytes", 64 << 20);
+    let fs = scratch.attach();
+    for length in [0, 1, 100, 4095, 4096, 4097, 65535, 65536, 65537, 300_000, 1 << 20, (1 << 20) + 1, 9_000_001] {
+        let bytes = pattern(length, length as u64);
+        write(&fs, b"/file", &bytes);
+        assert!(read(&fs, b"/file") == bytes, "length {length}");
+        let report = fs.verify(resolve(&fs, b"/file").unwrap()).unwrap();
+        assert_eq!((report.bad, report.unknown), (0, 0), "length {length}: {report:?}");
+        fs.unlink(&ROOT, fs.root(), b"/file").unwrap();
+        assert_eq!(resolve(&fs, b"/file"), Err(Errno::NOENT));
+    }
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn ten_thousand_names_are_listed_once_each() {
+    let scratch = ScratchRegion::new("names", 64 << 20);
+    let fs = scratch.attach();
+    fs.mkdir(&ROOT, fs.root(), b"/d", 0o755).unwrap();
+    let name = |number: usize| {
+        if number.is_multiple_of(7) {
+            format!("/d/{}-{number}", "long".repeat(30))
+        } else {
+            format!("/d/name{number}")
+        }
+    };
+    for number in 0..10_000 {
+        write(&fs, name(number).as_bytes(), b"");
+    }
+    let dir = fs.open(&ROOT, fs.root(), b"/d", RDONLY, 0).unwrap();
+    let mut cookie = 0;
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(entry) = fs.read_dir(dir, cookie).unwrap() {
+        assert!(seen.insert(entry.name().to_vec()));
+        assert!(entry.next > cookie);
+        cookie = entry.next;
+    }
+    assert_eq!(seen.len(), 10_002);
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+    for number in 0..10_000 {
+        fs.unlink(&ROOT, fs.root(), name(number).as_bytes()).unwrap();
+    }
+    fs.close(dir).unwrap();
+    fs.rmdir(&ROOT, fs.root(), b"/d").unwrap();
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn a_file_with_holes_reads_zeros_between() {
+    let scratch = ScratchRegion::new("holes", 64 << 20);
+    let fs = scratch.attach();
+    // Leave dirt in the space that will be used.
+    write(&fs, b"/dirt", &pattern(20 << 20, 5));
+    fs.unlink(&ROOT, fs.root(), b"/dirt").unwrap();
+    let file = fs.open(&ROOT, fs.root(), b"/f", RDWR | CREATE, 0o600).unwrap();
+    let mut model = vec![0u8; 8 << 20];
+    let mut state = 9u64;
+    let mut end = 0;
+    for round in 0..400 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let at = (state >> 20) as usize % (7 << 20);
+        let length = 1 + (state >> 45) as usize % 200_000;
+        if round % 20 == 19 {
+            fs.truncate_open(file, at as u64).unwrap();
+            model[at..].fill(0);
+            end = at;
+            continue;
+        }
+        let bytes = pattern(length, state);
+        assert_eq!(fs.write(file, &[UserSource::from_slice(&bytes)], Position::At(at as u64)).unwrap(), length);
+        model[at..at + length].copy_from_slice(&bytes);
+        end = end.max(at + length);
+    }
+    assert!(read(&fs, b"/f") == model[..end]);
+    fs.close(file).unwrap();
+    let report = fs.seal(&ROOT, resolve(&fs, b"/f").unwrap()).unwrap();
+    assert!(report.as_of_seal > 0);
+    assert_eq!(fs.verify(resolve(&fs, b"/f").unwrap()).unwrap().bad, 0);
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn appends_follow_each_other() {
+    let scratch = ScratchRegion::new("append", 64 << 20);
+    let fs = scratch.attach();
+    let file = fs.open(&ROOT, fs.root(), b"/log", WRONLY | CREATE | APPEND, 0o600).unwrap();
+    let mut model = Vec::new();
+    for number in 0..300u64 {
+        let bytes = pattern(1 + (number * 997 % 30_000) as usize, number);
+        assert_eq!(fs.write(file, &[UserSource::from_slice(&bytes)], Position::Current).unwrap(), bytes.len());
+        model.extend_from_slice(&bytes);
+    }
+    fs.close(file).unwrap();
+    assert!(read(&fs, b"/log") == model);
+    let report = fs.verify(resolve(&fs, b"/log").unwrap()).unwrap();
+    assert_eq!((report.bad, report.unknown), (0, 0));
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn links_and_renames_mean_what_they_say() {
+    let scratch = ScratchRegion::new("links", 64 << 20);
+    let fs = scratch.attach();
+    let root = fs.root();
+    fs.mkdir(&ROOT, root, b"a", 0o755).unwrap();
+    fs.mkdir(&ROOT, root, b"a/b", 0o755).unwrap();
+    write(&fs, b"a/b/f", b"hello");
+    fs.symlink(&ROOT, b"../b/f", root, b"a/b/s").unwrap();
+    fs.symlink(&ROOT, b"/lifeboat/a", root, b"abs").unwrap();
+    assert_eq!(read(&fs, b"abs/b/s"), b"hello");
+    assert_eq!(fs.rename(&ROOT, root, b"a", root, b"a/b/c", 0), Err(Errno::INVAL));
+    fs.rename(&ROOT, root, b"a/b", root, b"x", 0).unwrap();
+    assert_eq!(read(&fs, b"x/f"), b"hello");
+    let mut path = [0; 4096];
+    let length = fs.path_of(resolve(&fs, b"x").unwrap(), &mut path).unwrap();
+    assert_eq!(&path[..length], b"/x");
+    fs.link(&ROOT, resolve(&fs, b"x/f").unwrap(), root, b"g").unwrap();
+    write(&fs, b"victim", b"old");
+    fs.rename(&ROOT, root, b"g", root, b"victim", 0).unwrap();
+    assert_eq!(read(&fs, b"victim"), b"hello");
+    assert_eq!(fs.stat(resolve(&fs, b"victim").unwrap()).unwrap().links, 2);
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}

@@ -1,0 +1,257 @@
+//! Which descriptors are ours: one table look-up per call, and what dup, fork and close do to it.
+
+use crate::{signals, state, tags};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use lifeboat_fs::{Errno, OpenFile, Result};
+use rustix::fd::BorrowedFd;
+use rustix::fs::{Mode, OFlags};
+
+/// Descriptors below this number are found by one load; the others by asking the kernel.
+const TABLE_SIZE: usize = 1 << 16;
+
+/// Open-file numbers are below this.
+pub const NUMBERS_MAX: u32 = SHARED - 1;
+
+/// Some other descriptor, here or in another process, may be of the same open file.
+const SHARED: u32 = 1 << 31;
+
+/// 0: not ours; otherwise the open file's number + 1, and `SHARED`.
+static TABLE: [AtomicU32; TABLE_SIZE] = [const { AtomicU32::new(0) }; TABLE_SIZE];
+
+/// How much of the table may be used: nothing before the environment was read.
+static LIMIT: AtomicU32 = AtomicU32::new(0);
+
+/// One past the highest descriptor that was ever ours.
+static HIGHEST: AtomicI32 = AtomicI32::new(0);
+
+/// A descriptor of ours.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// What it stands for.
+    pub file: OpenFile,
+    /// Whether another descriptor may exist, here or elsewhere.
+    pub shared: bool,
+}
+
+fn decode(value: u32) -> Option<Entry> {
+    let number = (value & !SHARED).checked_sub(1)?;
+    Some(Entry { file: OpenFile(number), shared: value & SHARED != 0 })
+}
+
+fn encode(entry: Entry) -> u32 {
+    (entry.file.0 + 1) | if entry.shared { SHARED } else { 0 }
+}
+
+/// The environment has been read: the table can be believed.
+pub fn begin() {
+    LIMIT.store(TABLE_SIZE as u32, Ordering::Release);
+}
+
+/// The open file that `descriptor` stands for; `None` when it is the kernel's.
+#[inline(always)]
+pub fn find(descriptor: libc::c_int) -> Option<OpenFile> {
+    if (descriptor as u32) < LIMIT.load(Ordering::Relaxed) {
+        let number = (TABLE[descriptor as usize].load(Ordering::Relaxed) & !SHARED).checked_sub(1)?;
+        return Some(OpenFile(number));
+    }
+    find_slowly(descriptor)
+}
+
+#[cold]
+#[inline(never)]
+fn find_slowly(descriptor: libc::c_int) -> Option<OpenFile> {
+    if descriptor < 0 || !state::configured() {
+        return None;
+    }
+    if (descriptor as u32) < LIMIT.load(Ordering::Acquire) {
+        return find(descriptor);
+    }
+    // Before the first attach there can be no such descriptor but inherited ones, whose discovery attaches.
+    if !state::attached() { None } else { tags::behind(descriptor) }
+}
+
+fn entry_of(descriptor: libc::c_int) -> Option<Entry> {
+    match TABLE.get(usize::try_from(descriptor).ok()?) {
+        Some(word) => decode(word.load(Ordering::Relaxed)),
+        None => find(descriptor).map(|file| Entry { file, shared: true }),
+    }
+}
+
+/// Enters a descriptor that the kernel has just made.
+pub fn enter(descriptor: libc::c_int, entry: Entry) {
+    if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
+        word.store(encode(entry), Ordering::Relaxed);
+        HIGHEST.fetch_max(descriptor + 1, Ordering::Relaxed);
+    }
+}
+
+/// Takes a descriptor out of the table.
+fn remove(descriptor: libc::c_int) -> Option<Entry> {
+    match TABLE.get(usize::try_from(descriptor).ok()?) {
+        Some(word) => decode(word.swap(0, Ordering::Relaxed)),
+        None => entry_of(descriptor),
+    }
+}
+
+/// All open files of this process are about to get a second holder (fork, a descriptor sent over a socket).
+pub fn mark_all_shared() {
+    for word in TABLE.iter().take(HIGHEST.load(Ordering::Relaxed).max(0) as usize) {
+        if word.load(Ordering::Relaxed) != 0 {
+            word.fetch_or(SHARED, Ordering::Relaxed);
+        }
+    }
+}
+
+fn mark_shared(descriptor: libc::c_int) {
+    if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
+        word.fetch_or(SHARED, Ordering::Relaxed);
+    }
+}
+
+/// Closes a descriptor of ours.
+pub fn close(descriptor: libc::c_int) -> Result<()> {
+    let file_system = state::file_system()?;
+    let _held = signals::hold();
+    if state::borrows_memory() {
+        return close_in_kernel(descriptor);
+    }
+    match remove(descriptor) {
+        None => Err(Errno::BADF),
+        Some(entry) if !entry.shared => {
+            // In this order, because the number of an unheld tag may be given to another open file at any moment.
+            let closed = file_system.close(entry.file);
+            close_in_kernel(descriptor)?;
+            closed
+        }
+        Some(entry) => {
+            let inode = file_system.inode_of(entry.file);
+            close_in_kernel(descriptor)?;
+            tags::release_if_unheld(file_system, entry.file, inode);
+            Ok(())
+        }
+    }
+}
+
+/// Closes a descriptor for the kernel only.
+fn close_in_kernel(descriptor: libc::c_int) -> Result<()> {
+    // Not rustix's: it does not say whether the number was open.
+    let close = libc_function!(c"close", fn(libc::c_int) -> libc::c_int);
+    if close(descriptor) == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(crate::answer::errno())) }
+}
+
+/// After the kernel made `new` another descriptor of what `old` is (`old` not ours: of something else): brings the
+/// table up to date and lets go of what `new` was before.
+pub fn duplicated(old: libc::c_int, new: libc::c_int) {
+    if !state::attached() || old == new || state::borrows_memory() {
+        return;
+    }
+    let _held = signals::hold();
+    let before = remove_if_tabled(new);
+    if let Some(entry) = entry_of(old) {
+        mark_shared(old);
+        enter(new, Entry { shared: true, ..entry });
+    }
+    if let Some(entry) = before {
+        release(entry);
+    }
+}
+
+fn remove_if_tabled(descriptor: libc::c_int) -> Option<Entry> {
+    let index = usize::try_from(descriptor).ok()?;
+    TABLE.get(index).and_then(|word| decode(word.swap(0, Ordering::Relaxed)))
+}
+
+/// After libc or the kernel closed a descriptor of ours without asking us.
+pub fn vanished(descriptor: libc::c_int) {
+    if state::borrows_memory() {
+        return;
+    }
+    let _held = signals::hold();
+    if let Some(entry) = remove_if_tabled(descriptor) {
+        release(entry);
+    }
+}
+
+fn release(entry: Entry) {
+    if let Ok(file_system) = state::file_system() {
+        tags::release_if_unheld(file_system, entry.file, file_system.inode_of(entry.file));
+    }
+}
+
+/// Enters a descriptor that came from elsewhere (inherited, received), if it is a placeholder. True when it is.
+pub fn adopt_foreign(descriptor: libc::c_int) -> bool {
+    let Some(file) = tags::behind(descriptor) else { return false };
+    enter(descriptor, Entry { file, shared: true });
+    true
+}
+
+/// Finds the descriptors of ours that this program image was started with.
+pub fn rediscover() {
+    let mut found = false;
+    for_each_open(|descriptor| found |= adopt_foreign(descriptor));
+    if found {
+        // stdio's tables must be ready before the program's first `printf` into such a file.
+        let _ = state::file_system();
+    }
+}
+
+/// The descriptors that the region and this library keep open; -1 for one that is not.
+fn internal() -> [libc::c_int; 4] {
+    if !state::attached() {
+        return [-1; 4];
+    }
+    match state::file_system() {
+        Ok(file_system) => {
+            let [first, second, third] = file_system.region().own_descriptors();
+            [first, second, third, tags::folder_number()]
+        }
+        Err(_) => [-1; 4],
+    }
+}
+
+/// Whether the region needs this descriptor.
+pub fn is_internal(descriptor: libc::c_int) -> bool {
+    // They are out of the way unless the limit on descriptors is very low.
+    descriptor >= 0 && state::attached() && internal().contains(&descriptor)
+}
+
+/// The lowest internal descriptor at or above `from`.
+pub fn next_internal(from: u32) -> Option<u32> {
+    internal().iter().filter_map(|&internal| u32::try_from(internal).ok()).filter(|&internal| internal >= from).min()
+}
+
+/// One past the highest descriptor that was ever ours.
+pub fn highest() -> libc::c_int {
+    HIGHEST.load(Ordering::Relaxed)
+}
+
+/// Whether `descriptor` is in the table (not asking the kernel for high numbers).
+pub fn is_tabled(descriptor: libc::c_int) -> bool {
+    usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+}
+
+fn for_each_open(mut use_it: impl FnMut(libc::c_int)) {
+    let Ok(folder) = rustix::fs::open(c"/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+    let mut entries = rustix::fs::RawDir::new(&folder, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let number = lifeboat_region::process::parse_decimal(entry.file_name().to_bytes());
+        if let Some(number) = number.and_then(|number| libc::c_int::try_from(number).ok()) {
+            use_it(number);
+        }
+    }
+}
+
+/// A descriptor to give to the kernel.
+pub fn borrow(descriptor: libc::c_int) -> Result<BorrowedFd<'static>> {
+    if descriptor < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: whether it is open is the kernel's to say; it is only passed on.
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+

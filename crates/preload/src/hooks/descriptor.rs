@@ -1,0 +1,221 @@
+//! The life of descriptors: close, duplicate, ask and set.
+
+use crate::answer::{fail, give};
+use crate::{call, descriptors, environment, state, user};
+use core::ffi::{c_int, c_uint, c_ulong, c_void};
+use lifeboat_fs::{Errno, OpenFile};
+
+/// `fcntl` commands that concern the descriptor or the kernel's own bookkeeping, which the placeholder has like any
+/// other: F_GETFD, F_SETFD, F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX.
+const KERNEL_COMMANDS: [c_int; 8] = [1, 2, 8, 9, 10, 11, 15, 16];
+
+const LOCK_COMMANDS: [c_int; 6] =
+    [libc::F_GETLK, libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_GETLK, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+
+/// Shown by `F_GETFL` for every file that was opened on a 64-bit kernel.
+const LARGE_FILE: c_int = 0o100_000;
+
+fn control_ours(file: OpenFile, command: c_int, argument: usize, theirs: impl FnOnce() -> c_int) -> c_int {
+    match command {
+        libc::F_GETFL => give(call::data(|file_system| Ok(file_system.flags_of(file)? | LARGE_FILE))),
+        libc::F_SETFL => give(call::call(|file_system, _| file_system.set_flags(file, argument as c_int))),
+        libc::F_SETLEASE | libc::F_GETLEASE | libc::F_NOTIFY => fail(Errno::INVAL),
+        // Never a success without a lock: two writers would both believe it.
+        _ if LOCK_COMMANDS.contains(&command) => fail(Errno::NOLCK),
+        _ if KERNEL_COMMANDS.contains(&command) => theirs(),
+        _ => fail(Errno::INVAL),
+    }
+}
+
+fn control_any(descriptor: c_int, command: c_int, argument: usize, theirs: impl FnOnce() -> c_int) -> c_int {
+    let Some(file) = descriptors::find(descriptor) else { return theirs() };
+    if command == libc::F_DUPFD || command == libc::F_DUPFD_CLOEXEC {
+        let new = theirs();
+        if new >= 0 {
+            descriptors::duplicated(descriptor, new);
+        }
+        return new;
+    }
+    control_ours(file, command, argument, theirs)
+}
+
+fn device_control(file: OpenFile, request: c_ulong, argument: *mut c_void, theirs: impl FnOnce() -> c_int) -> c_int {
+    /// `_IOW(0x94, 9, int)`, `_IOW(0x94, 13, struct file_clone_range)`, `_IOWR(0x94, 54, struct file_dedupe_range)`.
+    const CLONE: [c_ulong; 3] = [0x4004_9409, 0x4020_940d, 0xc018_9436];
+    const GET_BLOCK_SIZE: c_ulong = 2;
+    match request {
+        libc::FIOCLEX | libc::FIONCLEX => theirs(),
+        libc::FIONBIO | libc::FIOASYNC => 0,
+        libc::FIONREAD => give(bytes_ahead(file).and_then(|count| user::put(argument.cast::<c_int>(), &count))),
+        GET_BLOCK_SIZE => give(user::put(argument.cast::<c_int>(), &4096)),
+        _ if CLONE.contains(&request) => fail(Errno::OPNOTSUPP),
+        _ => fail(Errno::NOTTY),
+    }
+}
+
+fn bytes_ahead(file: OpenFile) -> lifeboat_fs::Result<c_int> {
+    call::data(|file_system| {
+        let size = file_system.stat(file_system.inode_of(file)?)?.size;
+        let position = file_system.seek(file, 0, libc::SEEK_CUR as u32)?;
+        Ok(c_int::try_from(size.saturating_sub(position)).unwrap_or(c_int::MAX))
+    })
+}
+
+/// Closes any descriptor; those that the region needs only seem to be closed.
+pub(super) fn close_any(descriptor: c_int, theirs: impl FnOnce() -> c_int) -> c_int {
+    match descriptors::find(descriptor) {
+        Some(_) => give(descriptors::close(descriptor)),
+        None if descriptors::is_internal(descriptor) => 0,
+        None => theirs(),
+    }
+}
+
+/// Runs `theirs` on each stretch of numbers between the descriptors that the region needs.
+fn close_between(first: c_uint, last: c_uint, theirs: impl Fn(c_uint, c_uint) -> c_int) -> c_int {
+    let mut from = first;
+    while let Some(internal) = descriptors::next_internal(from).filter(|&internal| internal <= last) {
+        if from < internal {
+            let answer = theirs(from, internal - 1);
+            if answer != 0 {
+                return answer;
+            }
+        }
+        from = internal + 1;
+        if from > last {
+            return 0;
+        }
+    }
+    theirs(from, last)
+}
+
+fn close_ours_between(first: c_uint, last: c_uint) {
+    for descriptor in 0..descriptors::highest() {
+        if (first..=last).contains(&(descriptor as c_uint)) && descriptors::is_tabled(descriptor) {
+            let _ = descriptors::close(descriptor);
+        }
+    }
+}
+
+fn would_replace_internal(new: c_int) -> bool {
+    descriptors::is_internal(new)
+}
+
+hooks! {
+    fn close(descriptor: c_int) -> c_int, also __close {
+        close_any(descriptor, || next(descriptor))
+    }
+
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+        const CLOSE_ON_EXEC: c_int = 4;
+        if !state::attached() || flags & CLOSE_ON_EXEC != 0 || first > last {
+            return next(first, last, flags);
+        }
+        if !state::borrows_memory() {
+            close_ours_between(first, last);
+        }
+        close_between(first, last, |first, last| next(first, last, flags))
+    }
+
+    fn dup(old: c_int) -> c_int {
+        let new = next(old);
+        if new >= 0 && descriptors::find(old).is_some() {
+            descriptors::duplicated(old, new);
+        }
+        new
+    }
+
+    fn dup2(old: c_int, new: c_int) -> c_int, also __dup2 {
+        if would_replace_internal(new) {
+            return fail(Errno::BUSY);
+        }
+        let answer = next(old, new);
+        if answer >= 0 {
+            descriptors::duplicated(old, new);
+        }
+        answer
+    }
+
+    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+        if would_replace_internal(new) {
+            return fail(Errno::BUSY);
+        }
+        let answer = next(old, new, flags);
+        if answer >= 0 {
+            descriptors::duplicated(old, new);
+        }
+        answer
+    }
+
+    fn fcntl(descriptor: c_int, command: c_int, argument: usize) -> c_int, also fcntl64, also __fcntl {
+        control_any(descriptor, command, argument, || next(descriptor, command, argument))
+    }
+
+    fn ioctl(descriptor: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+        match descriptors::find(descriptor) {
+            None => next(descriptor, request, argument),
+            Some(file) => device_control(file, request, argument, || next(descriptor, request, argument)),
+        }
+    }
+
+    fn isatty(descriptor: c_int) -> c_int {
+        match descriptors::find(descriptor) {
+            None => next(descriptor),
+            Some(_) => {
+                crate::answer::set_errno(libc::ENOTTY);
+                0
+            }
+        }
+    }
+
+    fn ttyname_r(descriptor: c_int, name: *mut libc::c_char, length: libc::size_t) -> c_int {
+        match descriptors::find(descriptor) {
+            None => next(descriptor, name, length),
+            Some(_) => libc::ENOTTY,
+        }
+    }
+
+    fn sendmsg(socket: c_int, message: *const libc::msghdr, flags: c_int) -> libc::ssize_t {
+        // A descriptor may travel in the control part: its open file then has a second holder.
+        if state::attached() && user::get(message).is_ok_and(|message| message.msg_controllen > 0) {
+            descriptors::mark_all_shared();
+        }
+        next(socket, message, flags)
+    }
+
+    fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> libc::ssize_t {
+        let answer = next(socket, message, flags);
+        if answer >= 0 && state::configured() {
+            adopt_received(message);
+        }
+        answer
+    }
+}
+
+// Outside `hooks!`, because it answers nothing.
+/// `closefrom`: closes every descriptor from `first` on, but those that the region needs.
+#[unsafe(no_mangle)]
+extern "C" fn closefrom(first: c_int) {
+    close_range(first.max(0) as c_uint, c_uint::MAX, 0);
+}
+
+/// Enters placeholders that came over a socket.
+fn adopt_received(message: *const libc::msghdr) {
+    let Ok(message) = user::get(message) else { return };
+    if message.msg_control.is_null() || environment::region().is_empty() {
+        return;
+    }
+    // SAFETY: the kernel has just filled the control part of this header, and the CMSG functions stay inside it.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(header);
+                let bytes = ((*header).cmsg_len).saturating_sub(data.offset_from(header.cast()) as usize);
+                for index in 0..bytes / size_of::<c_int>() {
+                    descriptors::adopt_foreign(data.cast::<c_int>().add(index).read_unaligned());
+                }
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
+        }
+    }
+}

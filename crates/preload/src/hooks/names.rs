@@ -1,0 +1,283 @@
+//! Names: making, removing, renaming, linking.
+
+use crate::answer::{fail, give};
+use crate::path::{self, Buffer, Place};
+use crate::{call, user};
+use core::ffi::{c_char, c_int, c_uint};
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, Result};
+
+/// One of the two paths of a call.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    start: InodeId,
+    path: &'a [u8],
+}
+
+/// What to do with a call on two paths.
+enum Pair<'a> {
+    /// The kernel serves both as they are.
+    Foreign,
+    /// Ours.
+    Ours(End<'a>, End<'a>),
+    /// One side is ours, the other the kernel's: the first, the second.
+    Mixed(Option<End<'a>>, Option<End<'a>>),
+    Refused(Errno),
+}
+
+fn locate_pair<'a>(old: (c_int, *const c_char), new: (c_int, *const c_char), buffers: &'a mut [Buffer; 2]) -> Pair<'a> {
+    let [first, second] = buffers;
+    let old = path::locate(old.0, old.1, first);
+    let new = path::locate(new.0, new.1, second);
+    match (old, new) {
+        (Place::Refused(error), _) | (_, Place::Refused(error)) => Pair::Refused(error),
+        (Place::Ours(start, path), Place::Ours(to, name)) => Pair::Ours(End { start, path }, End { start: to, path: name }),
+        (Place::Ours(start, path), _) => Pair::Mixed(Some(End { start, path }), None),
+        (_, Place::Ours(start, path)) => Pair::Mixed(None, Some(End { start, path })),
+        _ => Pair::Foreign,
+    }
+}
+
+type PathAt = (c_int, *const c_char);
+
+/// Runs `ours` when both paths lie below the mount, `theirs` when both lead elsewhere; EXDEV between the two.
+#[inline(never)]
+fn on_pair(
+    old: PathAt,
+    new: PathAt,
+    last: LastLink,
+    theirs: impl Fn(PathAt, PathAt) -> c_int,
+    ours: impl Fn(&FileSystem, &Caller<'_>, (InodeId, &[u8]), (InodeId, &[u8])) -> Result<()>,
+) -> c_int {
+    let mut buffers = [[0; user::PATH_MAX]; 2];
+    match locate_pair(old, new, &mut buffers) {
+        Pair::Foreign => theirs(old, new),
+        Pair::Refused(error) => fail(error),
+        Pair::Mixed(first, second) => leave_for(old, new, first, second, last, theirs),
+        Pair::Ours(first, second) => {
+            let result = call::call(|file_system, who| ours(file_system, who, (first.start, first.path), (second.start, second.path)));
+            match result {
+                Err(OUTSIDE) => leave_for(old, new, Some(first), Some(second), last, theirs),
+                result => give(result),
+            }
+        }
+    }
+}
+
+/// The kernel's turn if every side that began below the mount leads out of it.
+#[inline(never)]
+fn leave_for(
+    old: PathAt,
+    new: PathAt,
+    first: Option<End<'_>>,
+    second: Option<End<'_>>,
+    last: LastLink,
+    theirs: impl Fn(PathAt, PathAt) -> c_int,
+) -> c_int {
+    let mut buffers = [[0; user::PATH_MAX]; 2];
+    let [first_out, second_out] = &mut buffers;
+    let old = match outside_or_as_it_is(old, first, last, first_out) {
+        Some(old) => old,
+        None => return fail(Errno::XDEV),
+    };
+    match outside_or_as_it_is(new, second, LastLink::Keep, second_out) {
+        Some(new) => theirs(old, new),
+        None => fail(Errno::XDEV),
+    }
+}
+
+fn outside_or_as_it_is(given: PathAt, end: Option<End<'_>>, last: LastLink, buffer: &mut Buffer) -> Option<PathAt> {
+    let Some(end) = end else { return Some(given) };
+    let outside = path::outside(end.start, end.path, last, buffer).ok()?;
+    Some((libc::AT_FDCWD, outside.as_ptr()))
+}
+
+fn both_foreign(old: PathAt, new: PathAt) -> bool {
+    path::surely_foreign(old.0, old.1) && path::surely_foreign(new.0, new.1)
+}
+
+fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
+    if both_foreign(old, new) {
+        return theirs(old, new);
+    }
+    on_pair(old, new, LastLink::Keep, theirs, |file_system, who, old, new| {
+        file_system.rename(who, old.0, old.1, new.0, new.1, flags)
+    })
+}
+
+fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
+    if let Some(file) = super::stat::meant_by_empty_path(old.0, old.1, flags) {
+        return path::on_name(new.0, new.1, |_, _| fail(Errno::XDEV), |file_system, who, start, name| {
+            file_system.link(who, file_system.inode_of(file)?, start, name)
+        });
+    }
+    if both_foreign(old, new) {
+        return theirs(old, new);
+    }
+    let last = if flags & libc::AT_SYMLINK_FOLLOW != 0 { LastLink::Follow } else { LastLink::Keep };
+    // A link by /proc/self/fd/N is how a file without a name gets one.
+    if last == LastLink::Follow && let Some(answer) = link_descriptor(old, new) {
+        return answer;
+    }
+    on_pair(old, new, last, theirs, |file_system, who, old, new| {
+        let inode = file_system.resolve(who, old.0, old.1, last)?;
+        file_system.link(who, inode, new.0, new.1)
+    })
+}
+
+#[inline(never)]
+fn link_descriptor(old: PathAt, new: PathAt) -> Option<c_int> {
+    let mut buffer = [0; user::PATH_MAX];
+    let Place::Descriptor(file) = path::locate(old.0, old.1, &mut buffer) else { return None };
+    Some(path::on_name(new.0, new.1, |_, _| fail(Errno::XDEV), |file_system, who, start, name| {
+        file_system.link(who, file_system.inode_of(file)?, start, name)
+    }))
+}
+
+/// Copies a symbolic link's target, which is ours to read.
+fn symlink_any(target: *const c_char, directory: c_int, name: *const c_char, theirs: impl Fn(c_int, *const c_char) -> c_int) -> c_int {
+    if path::surely_foreign(directory, name) {
+        return theirs(directory, name);
+    }
+    let mut buffer = [0; user::PATH_MAX];
+    match user::path(target, &mut buffer) {
+        Err(error) => fail(error),
+        Ok(text) => path::on_name(directory, name, theirs, |file_system, who, start, name| file_system.symlink(who, text, start, name)),
+    }
+}
+
+fn remove_directory(file_system: &FileSystem, who: &Caller<'_>, start: InodeId, name: &[u8]) -> Result<()> {
+    file_system.rmdir(who, start, name)
+}
+
+fn remove_name(file_system: &FileSystem, who: &Caller<'_>, start: InodeId, name: &[u8]) -> Result<()> {
+    file_system.unlink(who, start, name)
+}
+
+fn make_node(directory: c_int, name: *const c_char, mode: libc::mode_t, device: libc::dev_t, theirs: impl Fn(c_int, *const c_char) -> c_int) -> c_int {
+    let mode = if mode & libc::S_IFMT == 0 { mode | libc::S_IFREG } else { mode };
+    path::on_name(directory, name, theirs, |file_system, who, start, name| file_system.mknod(who, start, name, mode, device))
+}
+
+hooks! {
+    fn rename(old: *const c_char, new: *const c_char) -> c_int {
+        rename_any((libc::AT_FDCWD, old), (libc::AT_FDCWD, new), 0, |old, new| next(old.1, new.1))
+    }
+
+    fn renameat(old_directory: c_int, old: *const c_char, new_directory: c_int, new: *const c_char) -> c_int {
+        rename_any((old_directory, old), (new_directory, new), 0, |old, new| next(old.0, old.1, new.0, new.1))
+    }
+
+    fn renameat2(old_directory: c_int, old: *const c_char, new_directory: c_int, new: *const c_char, flags: c_uint) -> c_int {
+        rename_any((old_directory, old), (new_directory, new), flags, |old, new| next(old.0, old.1, new.0, new.1, flags))
+    }
+
+    fn link(old: *const c_char, new: *const c_char) -> c_int {
+        link_any((libc::AT_FDCWD, old), (libc::AT_FDCWD, new), 0, |old, new| next(old.1, new.1))
+    }
+
+    fn linkat(old_directory: c_int, old: *const c_char, new_directory: c_int, new: *const c_char, flags: c_int) -> c_int {
+        link_any((old_directory, old), (new_directory, new), flags, |old, new| next(old.0, old.1, new.0, new.1, flags))
+    }
+
+    fn symlink(target: *const c_char, name: *const c_char) -> c_int {
+        symlink_any(target, libc::AT_FDCWD, name, |_, name| next(target, name))
+    }
+
+    fn symlinkat(target: *const c_char, directory: c_int, name: *const c_char) -> c_int {
+        symlink_any(target, directory, name, |directory, name| next(target, directory, name))
+    }
+
+    fn unlink(name: *const c_char) -> c_int {
+        path::on_name(libc::AT_FDCWD, name, |_, name| next(name), remove_name)
+    }
+
+    fn unlinkat(directory: c_int, name: *const c_char, flags: c_int) -> c_int {
+        match flags {
+            0 => path::on_name(directory, name, |directory, name| next(directory, name, flags), remove_name),
+            libc::AT_REMOVEDIR => path::on_name(directory, name, |directory, name| next(directory, name, flags), remove_directory),
+            _ => next(directory, name, flags),
+        }
+    }
+
+    fn rmdir(name: *const c_char) -> c_int {
+        path::on_name(libc::AT_FDCWD, name, |_, name| next(name), remove_directory)
+    }
+
+    fn remove(name: *const c_char) -> c_int {
+        path::on_name(libc::AT_FDCWD, name, |_, name| next(name), |file_system, who, start, name| {
+            match file_system.unlink(who, start, name) {
+                Err(Errno::ISDIR) => file_system.rmdir(who, start, name),
+                result => result,
+            }
+        })
+    }
+
+    fn mkdir(name: *const c_char, mode: libc::mode_t) -> c_int {
+        path::on_name(libc::AT_FDCWD, name, |_, name| next(name, mode), |file_system, who, start, name| file_system.mkdir(who, start, name, mode))
+    }
+
+    fn mkdirat(directory: c_int, name: *const c_char, mode: libc::mode_t) -> c_int {
+        path::on_name(directory, name, |directory, name| next(directory, name, mode), |file_system, who, start, name| file_system.mkdir(who, start, name, mode))
+    }
+
+    fn mknod(name: *const c_char, mode: libc::mode_t, device: libc::dev_t) -> c_int {
+        make_node(libc::AT_FDCWD, name, mode, device, |_, name| next(name, mode, device))
+    }
+
+    fn mknodat(directory: c_int, name: *const c_char, mode: libc::mode_t, device: libc::dev_t) -> c_int {
+        make_node(directory, name, mode, device, |directory, name| next(directory, name, mode, device))
+    }
+
+    fn mkfifo(name: *const c_char, mode: libc::mode_t) -> c_int {
+        make_node(libc::AT_FDCWD, name, (mode & 0o7777) | libc::S_IFIFO, 0, |_, name| next(name, mode))
+    }
+
+    fn mkfifoat(directory: c_int, name: *const c_char, mode: libc::mode_t) -> c_int {
+        make_node(directory, name, (mode & 0o7777) | libc::S_IFIFO, 0, |directory, name| next(directory, name, mode))
+    }
+}
+
+/// Reads a link's text into a buffer of ours and copies what fits.
+fn read_link(directory: c_int, name: *const c_char, buffer: *mut c_char, length: usize, theirs: impl Fn(c_int, *const c_char) -> isize) -> isize {
+    if path::surely_foreign(directory, name) {
+        return theirs(directory, name);
+    }
+    let put = |file_system: &FileSystem, inode| {
+        if length == 0 {
+            return Err(Errno::INVAL);
+        }
+        let mut text = [0; user::PATH_MAX];
+        let count = file_system.readlink(inode, &mut text)?.min(length);
+        user::put_bytes(buffer, text.get(..count).unwrap_or_default())?;
+        Ok(count)
+    };
+    // An empty path means the link that the descriptor was opened on.
+    if path::is_empty(name) && let Some(file) = crate::descriptors::find(directory) {
+        return give(call::call(|file_system, _| put(file_system, file_system.inode_of(file)?)));
+    }
+    path::on_inode(directory, name, LastLink::Keep, theirs, |file_system, _, inode| put(file_system, inode))
+}
+
+hooks! {
+    fn readlink(name: *const c_char, buffer: *mut c_char, length: usize) -> isize {
+        read_link(libc::AT_FDCWD, name, buffer, length, |_, name| next(name, buffer, length))
+    }
+
+    fn readlinkat(directory: c_int, name: *const c_char, buffer: *mut c_char, length: usize) -> isize {
+        read_link(directory, name, buffer, length, |directory, name| next(directory, name, buffer, length))
+    }
+
+    fn __readlink_chk(name: *const c_char, buffer: *mut c_char, length: usize, room: usize) -> isize {
+        if length > room {
+            return next(name, buffer, length, room);
+        }
+        read_link(libc::AT_FDCWD, name, buffer, length, |_, name| next(name, buffer, length, room))
+    }
+
+    fn __readlinkat_chk(directory: c_int, name: *const c_char, buffer: *mut c_char, length: usize, room: usize) -> isize {
+        if length > room {
+            return next(directory, name, buffer, length, room);
+        }
+        read_link(directory, name, buffer, length, |directory, name| next(directory, name, buffer, length, room))
+    }
+}

@@ -1,0 +1,224 @@
+//! Opening streams. Reading, writing and closing them needs no hook: libc does it through [`crate::streams`].
+
+use crate::answer::{fail, give};
+use crate::opening::{Opened, open as open_ours, reopen};
+use crate::{call, descriptors, path, streams, user};
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr::null_mut;
+use lifeboat_fs::{Errno, Result};
+use libc::FILE;
+
+/// Longest mode string that means anything.
+const MODE_MAX: usize = 16;
+
+/// A mode of `fopen`, taken apart.
+struct Mode {
+    /// Flags for opening.
+    flags: c_int,
+    /// The mode for libc, without what would make it map the file.
+    text: [u8; MODE_MAX],
+}
+
+fn parse(mode: *const c_char) -> Result<Mode> {
+    let mut parsed = Mode { flags: 0, text: [0; MODE_MAX] };
+    let mut used = 0;
+    for index in 0..user::PATH_MAX {
+        let byte = user::peek(mode.wrapping_add(index)).ok_or(Errno::FAULT)?;
+        match (index, byte) {
+            // What follows a comma names a character set, which streams of ours do not convert.
+            (_, 0 | b',') => break,
+            (0, b'r') => parsed.flags = libc::O_RDONLY,
+            (0, b'w') => parsed.flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+            (0, b'a') => parsed.flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND,
+            (0, _) => return Err(Errno::INVAL),
+            (_, b'+') => parsed.flags = parsed.flags & !libc::O_ACCMODE | libc::O_RDWR,
+            (_, b'x') => parsed.flags |= libc::O_EXCL,
+            (_, b'e') => parsed.flags |= libc::O_CLOEXEC,
+            (_, b'm') => continue,
+            _ => {}
+        }
+        // The last byte stays NUL.
+        if used < MODE_MAX - 1 {
+            parsed.text[used] = byte;
+            used += 1;
+        }
+    }
+    if used == 0 { Err(Errno::INVAL) } else { Ok(parsed) }
+}
+
+/// A stream of libc's over a descriptor of ours; the descriptor is closed when there cannot be one.
+fn stream_over(descriptor: c_int, mode: &Mode) -> *mut FILE {
+    let stream = if streams::usable() {
+        libc_function!(c"fdopen", fn(c_int, *const c_char) -> *mut FILE)(descriptor, mode.text.as_ptr().cast())
+    } else {
+        stream_by_functions(descriptor, mode)
+    };
+    if stream.is_null() {
+        let error = crate::answer::errno();
+        let _ = descriptors::close(descriptor);
+        crate::answer::set_errno(error);
+    }
+    stream
+}
+
+#[inline(never)]
+fn open_slowly(name: *const c_char, mode: *const c_char, theirs: impl Fn(*const c_char) -> *mut FILE) -> *mut FILE {
+    let parsed = match parse(mode) {
+        Ok(parsed) => parsed,
+        Err(error) => return fail(error),
+    };
+    let mut outside = [0; user::PATH_MAX];
+    match open_ours(libc::AT_FDCWD, name, parsed.flags, 0o666, &mut outside) {
+        Opened::Foreign => theirs(name),
+        Opened::Outside => theirs(outside.as_ptr().cast()),
+        Opened::Done(Err(error)) => fail(error),
+        Opened::Done(Ok(descriptor)) => stream_over(descriptor, &parsed),
+    }
+}
+
+/// After libc reopened a stream whose descriptor was ours: it closed that one by itself.
+fn forget_replaced(before: c_int, was_ours: bool) {
+    if was_ours {
+        descriptors::vanished(before);
+    }
+}
+
+/// Opens a file of ours on an existing stream: libc reopens it on an empty place, whose descriptor then becomes ours.
+fn reopen_with(descriptor: c_int, parsed: &Mode, stream: *mut FILE, theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE) -> *mut FILE {
+    let before = streams::descriptor_of(stream);
+    let was_ours = descriptors::find(before).is_some();
+    // The flags that make or empty a file have done their work.
+    let mut mode = parsed.text;
+    mode.iter_mut().filter(|byte| **byte == b'x').for_each(|byte| *byte = b'b');
+    let reopened = theirs(c"/dev/null".as_ptr(), mode.as_ptr().cast());
+    forget_replaced(before, was_ours);
+    if reopened.is_null() {
+        let error = crate::answer::errno();
+        let _ = descriptors::close(descriptor);
+        crate::answer::set_errno(error);
+        return null_mut();
+    }
+    let number = streams::descriptor_of(reopened);
+    let flags = parsed.flags & libc::O_CLOEXEC;
+    let duplicate = libc_function!(c"dup3", fn(c_int, c_int, c_int) -> c_int);
+    if duplicate(descriptor, number, flags) >= 0 {
+        descriptors::duplicated(descriptor, number);
+    }
+    let _ = descriptors::close(descriptor);
+    reopened
+}
+
+#[inline(never)]
+fn reopen_any(
+    name: *const c_char,
+    mode: *const c_char,
+    stream: *mut FILE,
+    theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE,
+) -> *mut FILE {
+    if !streams::usable() {
+        return theirs(name, mode);
+    }
+    let before = streams::descriptor_of(stream);
+    let ours_before = descriptors::find(before);
+    let parsed = match parse(mode) {
+        Ok(parsed) => parsed,
+        Err(error) => return fail(error),
+    };
+    let mut outside = [0; user::PATH_MAX];
+    let opened = match (name.is_null(), ours_before) {
+        (true, Some(file)) => Opened::Done(reopen(file, parsed.flags & !libc::O_EXCL)),
+        (true, None) => Opened::Foreign,
+        (false, _) => open_ours(libc::AT_FDCWD, name, parsed.flags, 0o666, &mut outside),
+    };
+    let name = match opened {
+        Opened::Done(Ok(descriptor)) => return reopen_with(descriptor, &parsed, stream, theirs),
+        Opened::Done(Err(error)) => {
+            // The stream is closed also when the file cannot be opened.
+            libc_function!(c"fclose", fn(*mut FILE) -> c_int)(stream);
+            return fail(error);
+        }
+        Opened::Foreign => name,
+        Opened::Outside => outside.as_ptr().cast(),
+    };
+    let reopened = theirs(name, mode);
+    forget_replaced(before, ours_before.is_some());
+    reopened
+}
+
+hooks! {
+    fn fopen(name: *const c_char, mode: *const c_char) -> *mut FILE, also fopen64, also _IO_fopen {
+        if path::surely_foreign(libc::AT_FDCWD, name) {
+            return next(name, mode);
+        }
+        open_slowly(name, mode, |name| next(name, mode))
+    }
+
+    fn freopen(name: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, also freopen64 {
+        let foreign = !name.is_null() && path::surely_foreign(libc::AT_FDCWD, name);
+        if !crate::state::configured() || (foreign && !crate::state::attached()) {
+            return next(name, mode, stream);
+        }
+        reopen_any(name, mode, stream, |name, mode| next(name, mode, stream))
+    }
+
+    fn fdopen(descriptor: c_int, mode: *const c_char) -> *mut FILE, also _IO_fdopen {
+        let Some(file) = descriptors::find(descriptor) else { return next(descriptor, mode) };
+        let parsed = match parse(mode) {
+            Ok(parsed) => parsed,
+            Err(error) => return fail(error),
+        };
+        if !streams::usable() {
+            return stream_by_functions(descriptor, &parsed);
+        }
+        let stream = next(descriptor, parsed.text.as_ptr().cast());
+        if !stream.is_null() && parsed.flags & libc::O_APPEND != 0 {
+            // libc has told the placeholder only.
+            let _ = call::call(|file_system, _| file_system.set_flags(file, file_system.flags_of(file)? | libc::O_APPEND));
+        }
+        stream
+    }
+}
+
+/// `cookie_io_functions_t`.
+#[repr(C)]
+struct Functions {
+    read: extern "C" fn(*mut c_void, *mut c_char, usize) -> isize,
+    write: extern "C" fn(*mut c_void, *const c_char, usize) -> isize,
+    seek: extern "C" fn(*mut c_void, *mut i64, c_int) -> c_int,
+    close: extern "C" fn(*mut c_void) -> c_int,
+}
+
+unsafe extern "C" {
+    safe fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: Functions) -> *mut FILE;
+}
+
+/// A stream without a descriptor number, for a libc whose streams we do not know.
+fn stream_by_functions(descriptor: c_int, mode: &Mode) -> *mut FILE {
+    let functions = Functions { read: cookie_read, write: cookie_write, seek: cookie_seek, close: cookie_close };
+    fopencookie(descriptor as usize as *mut c_void, mode.text.as_ptr().cast(), functions)
+}
+
+extern "C" fn cookie_read(cookie: *mut c_void, buffer: *mut c_char, length: usize) -> isize {
+    super::data::read(cookie as usize as c_int, buffer.cast(), length)
+}
+
+/// A cookie's writer says 0, not -1, for an error.
+extern "C" fn cookie_write(cookie: *mut c_void, buffer: *const c_char, length: usize) -> isize {
+    super::data::write(cookie as usize as c_int, buffer.cast(), length).max(0)
+}
+
+extern "C" fn cookie_seek(cookie: *mut c_void, offset: *mut i64, whence: c_int) -> c_int {
+    // SAFETY: libc passes a place of its own.
+    let place = unsafe { &mut *offset };
+    match super::data::lseek(cookie as usize as c_int, *place, whence) {
+        -1 => -1,
+        position => {
+            *place = position;
+            0
+        }
+    }
+}
+
+extern "C" fn cookie_close(cookie: *mut c_void) -> c_int {
+    give(descriptors::close(cookie as usize as c_int))
+}

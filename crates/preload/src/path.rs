@@ -1,0 +1,230 @@
+//! Which paths are ours, and running an operation on one.
+//!
+//! A path is ours when its leading components, after `//` and `.`, are those of the mount; when it is relative and the
+//! directory that it starts from is ours; or when it names one of our descriptors below `/proc/self/fd` or `/dev/fd`.
+//! A path that begins elsewhere and comes to the mount through `..` or a symbolic link is not.
+
+use crate::answer::{Answer, Failure, fail, give};
+use crate::{call, descriptors, environment, state, user, working_directory};
+use core::ffi::{CStr, c_char, c_int};
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, OpenFile, Result};
+
+/// Room for a path.
+pub type Buffer = [u8; user::PATH_MAX];
+
+/// Where a path leads.
+pub enum Place<'a> {
+    /// To the kernel.
+    Foreign,
+    /// Below the mount: the directory that it starts from, and the rest.
+    Ours(InodeId, &'a [u8]),
+    /// To the file behind one of our descriptors.
+    Descriptor(OpenFile),
+    /// Below the mount, which cannot be used.
+    Refused(Errno),
+}
+
+/// Whether a look at the first bytes shows that the path is the kernel's.
+#[inline(always)]
+pub fn surely_foreign(directory: c_int, path: *const c_char) -> bool {
+    if !state::configured() {
+        return true;
+    }
+    match user::peek(path) {
+        // Not readable: the kernel says so.
+        None => true,
+        Some(b'/') => match user::peek(path.wrapping_add(1)) {
+            Some(b'/' | b'.' | b'p' | b'd') => false,
+            second => second != environment::mount().get(1).copied(),
+        },
+        Some(_) if directory == libc::AT_FDCWD => working_directory::current().is_none(),
+        Some(_) => descriptors::find(directory).is_none(),
+    }
+}
+
+/// Finds out where a path leads.
+#[inline(never)]
+pub fn locate(directory: c_int, path: *const c_char, buffer: &mut Buffer) -> Place<'_> {
+    let path = match user::path(path, buffer) {
+        Ok(path) => path,
+        // Unreadable or too long, which the kernel says as well.
+        Err(_) => return Place::Foreign,
+    };
+    if path.first() == Some(&b'/') {
+        return locate_absolute(path);
+    }
+    let start = if directory == libc::AT_FDCWD {
+        match working_directory::current() {
+            Some(start) => Ok(start),
+            None => return Place::Foreign,
+        }
+    } else {
+        match descriptors::find(directory) {
+            Some(file) => call::data(|file_system| file_system.inode_of(file)),
+            None => return Place::Foreign,
+        }
+    };
+    match start {
+        Ok(start) => Place::Ours(start, path),
+        Err(error) => Place::Refused(error),
+    }
+}
+
+fn locate_absolute(path: &[u8]) -> Place<'_> {
+    if let Some(rest) = below(path, environment::mount()) {
+        return match state::file_system() {
+            Ok(file_system) => Place::Ours(file_system.root(), if rest.is_empty() { b"/" } else { rest }),
+            Err(error) => Place::Refused(error),
+        };
+    }
+    match descriptor_path(path) {
+        None => Place::Foreign,
+        Some((file, rest)) => {
+            let rest = &rest[rest.iter().take_while(|&&byte| byte == b'/').count()..];
+            if rest.is_empty() {
+                return Place::Descriptor(file);
+            }
+            match call::data(|file_system| file_system.inode_of(file)) {
+                Ok(start) => Place::Ours(start, rest),
+                Err(error) => Place::Refused(error),
+            }
+        }
+    }
+}
+
+/// What of `path` comes after the components of `prefix`.
+fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = path;
+    for component in prefix.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+        loop {
+            let slashes = rest.iter().take_while(|&&byte| byte == b'/').count();
+            if slashes == 0 {
+                return None;
+            }
+            rest = &rest[slashes..];
+            match rest.strip_prefix(b".") {
+                Some(after) if after.first() == Some(&b'/') => rest = after,
+                _ => break,
+            }
+        }
+        rest = rest.strip_prefix(component)?;
+        if !matches!(rest.first(), None | Some(b'/')) {
+            return None;
+        }
+    }
+    Some(rest)
+}
+
+/// One of our descriptors named by its path in `/proc` or `/dev`, and what follows.
+fn descriptor_path(path: &[u8]) -> Option<(OpenFile, &[u8])> {
+    let standard: [(&[u8], c_int); 3] = [(b"/dev/stdin", 0), (b"/dev/stdout", 1), (b"/dev/stderr", 2)];
+    if let Some((_, number)) = standard.iter().find(|(name, _)| *name == path) {
+        return Some((descriptors::find(*number)?, b""));
+    }
+    let prefixes: [&[u8]; 3] = [b"/proc/self/fd/", b"/dev/fd/", b"/proc/thread-self/fd/"];
+    let rest = prefixes.iter().find_map(|prefix| path.strip_prefix(*prefix))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = rest.split_at(digits);
+    if !matches!(rest.first(), None | Some(b'/')) {
+        return None;
+    }
+    let number = c_int::try_from(lifeboat_region::process::parse_decimal(number)?).ok()?;
+    Some((descriptors::find(number)?, rest))
+}
+
+/// The kernel's path for a path of ours that leads out of the mount.
+pub fn outside<'a>(start: InodeId, path: &[u8], last: LastLink, buffer: &'a mut Buffer) -> Result<&'a CStr> {
+    let length = call::call_once(|file_system, who| file_system.outside_path(who, start, path, last, buffer))?;
+    *buffer.get_mut(length).ok_or(Errno::NAMETOOLONG)? = 0;
+    CStr::from_bytes_until_nul(&buffer[..]).map_err(|_| Errno::NAMETOOLONG)
+}
+
+/// Runs `ours` on the name that a path ends with, or `theirs` (directory and path) when it is the kernel's.
+#[inline(always)]
+pub fn on_name<T: Answer<C>, C: Failure>(
+    directory: c_int,
+    path: *const c_char,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+) -> C {
+    if surely_foreign(directory, path) {
+        return theirs(directory, path);
+    }
+    on_name_slowly(directory, path, LastLink::Keep, theirs, ours)
+}
+
+/// As [`on_name`], without the first look.
+#[inline(never)]
+pub fn on_name_slowly<T: Answer<C>, C: Failure>(
+    directory: c_int,
+    path: *const c_char,
+    last: LastLink,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+) -> C {
+    let mut buffer = [0; user::PATH_MAX];
+    match locate(directory, path, &mut buffer) {
+        Place::Foreign | Place::Descriptor(_) => theirs(directory, path),
+        Place::Refused(error) => fail(error),
+        Place::Ours(start, rest) => match call::call(|file_system, who| ours(file_system, who, start, rest)) {
+            Err(OUTSIDE) => go_outside(start, rest, last, theirs),
+            result => give(result),
+        },
+    }
+}
+
+/// Runs `ours` on the inode that a path leads to, or `theirs` when it is the kernel's.
+#[inline(always)]
+pub fn on_inode<T: Answer<C>, C: Failure>(
+    directory: c_int,
+    path: *const c_char,
+    last: LastLink,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
+) -> C {
+    if surely_foreign(directory, path) {
+        return theirs(directory, path);
+    }
+    on_inode_slowly(directory, path, last, theirs, ours)
+}
+
+#[inline(never)]
+fn on_inode_slowly<T: Answer<C>, C: Failure>(
+    directory: c_int,
+    path: *const c_char,
+    last: LastLink,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
+) -> C {
+    let mut buffer = [0; user::PATH_MAX];
+    match locate(directory, path, &mut buffer) {
+        Place::Foreign => theirs(directory, path),
+        Place::Refused(error) => fail(error),
+        Place::Descriptor(_) if last == LastLink::Keep => theirs(directory, path),
+        Place::Descriptor(file) => give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?))),
+        Place::Ours(start, rest) => {
+            let result = call::call(|file_system, who| {
+                let inode = file_system.resolve(who, start, rest, last)?;
+                ours(file_system, who, inode)
+            });
+            match result {
+                Err(OUTSIDE) => go_outside(start, rest, last, theirs),
+                result => give(result),
+            }
+        }
+    }
+}
+
+#[inline(never)]
+fn go_outside<C: Failure>(start: InodeId, path: &[u8], last: LastLink, theirs: impl Fn(c_int, *const c_char) -> C) -> C {
+    let mut buffer = [0; user::PATH_MAX];
+    match outside(start, path, last, &mut buffer) {
+        Ok(outside) => theirs(libc::AT_FDCWD, outside.as_ptr()),
+        Err(error) => fail(error),
+    }
+}
+
+/// Whether a path is the empty string, which `AT_EMPTY_PATH` makes mean the directory itself.
+pub fn is_empty(path: *const c_char) -> bool {
+    user::peek(path) == Some(0)
+}

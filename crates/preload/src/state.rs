@@ -1,0 +1,215 @@
+//! What this process is attached to, and when that happens: the environment is read once, before other constructors
+//! where the linker allows it; the region is attached at the first call that needs it.
+
+use crate::{descriptors, environment, faults, identity, mappings, message, signals, streams, tags};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use lifeboat_fs::{Errno, FileSystem, Result};
+use lifeboat_region::Region;
+
+/// The environment has not been read.
+const UNKNOWN: u8 = 0;
+/// There is no mount for this process: every call passes on.
+const ABSENT: u8 = 1;
+/// Region and mount are known.
+const CONFIGURED: u8 = 2;
+/// A thread is attaching.
+const ATTACHING: u8 = 3;
+/// The file system can be used.
+const READY: u8 = 4;
+/// The region could not be attached, which was said once.
+const FAILED: u8 = 5;
+
+/// What every call below the mount answers when the region could not be attached.
+const NOT_ATTACHED: Errno = Errno::NXIO;
+
+static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+struct Slot(UnsafeCell<MaybeUninit<FileSystem>>);
+
+// SAFETY: written once, by the thread that moved STATE to ATTACHING, before it is published as READY.
+unsafe impl Sync for Slot {}
+
+static FILE_SYSTEM: Slot = Slot(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// The process that owns this memory: zero after a fork (the kernel wipes the page), someone else's in a `vfork` child.
+static OWNER: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+
+/// For kernels that cannot wipe a page at fork: the fork hook resets it.
+static OWNER_WITHOUT_PAGE: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this process has a mount at all.
+#[inline(always)]
+pub fn configured() -> bool {
+    match STATE.load(Ordering::Acquire) {
+        UNKNOWN => initialise(core::ptr::null()),
+        state => state != ABSENT,
+    }
+}
+
+/// Whether the region is attached now.
+#[inline(always)]
+pub fn attached() -> bool {
+    STATE.load(Ordering::Acquire) == READY
+}
+
+/// Reads the environment. False when there is no mount, or when libc has no environment yet.
+#[cold]
+pub fn initialise(environment: *const *const libc::c_char) -> bool {
+    let held = signals::hold();
+    if STATE.load(Ordering::Acquire) != UNKNOWN {
+        return STATE.load(Ordering::Acquire) != ABSENT;
+    }
+    let found = match environment::read(environment) {
+        environment::Found::NotYet => return false,
+        environment::Found::Nothing => false,
+        environment::Found::Mount => true,
+    };
+    // Several threads may come here, all with the same result.
+    let _ = STATE.compare_exchange(UNKNOWN, if found { CONFIGURED } else { ABSENT }, Ordering::AcqRel, Ordering::Acquire);
+    drop(held);
+    if found {
+        descriptors::rediscover();
+        if environment::inherited_directory().is_some() {
+            crate::working_directory::inherit();
+        }
+    }
+    descriptors::begin();
+    found
+}
+
+/// The file system, attached if need be.
+///
+/// # Errors
+/// ENXIO when the region cannot be attached; what keeps a forked child from registering itself.
+#[inline(always)]
+pub fn file_system() -> Result<&'static FileSystem> {
+    if STATE.load(Ordering::Acquire) == READY {
+        if owner().load(Ordering::Relaxed) == 0 {
+            register_forked_child()?;
+        }
+        return Ok(published());
+    }
+    attach()
+}
+
+fn published() -> &'static FileSystem {
+    // SAFETY: only called in state READY, which is entered after the value was written and never left.
+    unsafe { (*FILE_SYSTEM.0.get()).assume_init_ref() }
+}
+
+fn owner() -> &'static AtomicU32 {
+    let page = OWNER.load(Ordering::Relaxed);
+    if page.is_null() {
+        return &OWNER_WITHOUT_PAGE;
+    }
+    // SAFETY: a pointer in OWNER is that of a page which is never unmapped.
+    unsafe { &*page }
+}
+
+/// This process's number.
+pub fn own_pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get() as u32
+}
+
+/// Whether this is a child that borrows the memory of its parent: it must change nothing in it.
+pub fn borrows_memory() -> bool {
+    let owner = owner().load(Ordering::Relaxed);
+    attached() && owner != 0 && owner != own_pid()
+}
+
+/// To be called in the child of a fork.
+pub fn after_fork() {
+    if attached() {
+        owner().store(0, Ordering::Relaxed);
+        let _ = register_forked_child();
+    }
+}
+
+#[cold]
+fn register_forked_child() -> Result<()> {
+    let _held = signals::hold();
+    published().after_fork()?;
+    // They pin on behalf of the parent, which gives them back.
+    mappings::forget();
+    owner().store(own_pid(), Ordering::Relaxed);
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn attach() -> Result<&'static FileSystem> {
+    if !configured() {
+        return Err(NOT_ATTACHED);
+    }
+    let _held = signals::hold();
+    loop {
+        match STATE.compare_exchange(CONFIGURED, ATTACHING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => break,
+            Err(READY) => return Ok(published()),
+            Err(ATTACHING) => rustix::thread::sched_yield(),
+            Err(_) => return Err(NOT_ATTACHED),
+        }
+    }
+    match attach_now() {
+        Ok(()) => {
+            STATE.store(READY, Ordering::Release);
+            streams::prepare();
+            Ok(published())
+        }
+        Err(error) => {
+            STATE.store(FAILED, Ordering::Release);
+            Err(error)
+        }
+    }
+}
+
+fn attach_now() -> Result<()> {
+    faults::install();
+    let directory = environment::region();
+    let mount = message::Shown(environment::mount());
+    let region = Region::attach(directory).map_err(|error| {
+        let shown = message::Shown(directory);
+        message::say(format_args!("{shown}: {error}; until then everything below {mount} answers 'No such device or address'"));
+        NOT_ATTACHED
+    })?;
+    let file_system = FileSystem::attach(region, environment::mount()).map_err(|error| {
+        let shown = message::Shown(directory);
+        message::say(format_args!("region {shown}: attaching its file system failed with error {}; run 'lifeboat check'", error.raw_os_error()));
+        NOT_ATTACHED
+    })?;
+    tags::open_folder(directory).map_err(|error| {
+        let shown = message::Shown(directory);
+        message::say(format_args!("region {shown}: its folder 'tags' cannot be opened (error {}); create the region anew", error.raw_os_error()));
+        NOT_ATTACHED
+    })?;
+    identity::note_umask();
+    make_owner_page();
+    owner().store(own_pid(), Ordering::Relaxed);
+    // SAFETY: this thread alone is in state ATTACHING, and nobody reads the value before READY.
+    unsafe { (*FILE_SYSTEM.0.get()).write(file_system) };
+    Ok(())
+}
+
+fn make_owner_page() {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+    // SAFETY: a new private page, used only through OWNER and never unmapped; advice on that page alone.
+    unsafe {
+        let Ok(page) = mmap_anonymous(core::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) else {
+            return;
+        };
+        if madvise(page, 4096, Advice::LinuxWipeOnFork).is_ok() {
+            OWNER.store(page.cast(), Ordering::Relaxed);
+        }
+    }
+}
+
+extern "C" fn constructor(_count: libc::c_int, _arguments: *const *const libc::c_char, environment: *const *const libc::c_char) {
+    initialise(environment);
+}
+
+/// glibc calls constructors with the arguments of `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn(libc::c_int, *const *const libc::c_char, *const *const libc::c_char) = constructor;

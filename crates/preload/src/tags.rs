@@ -1,0 +1,132 @@
+//! Placeholders: small files in the region's `tags/`, one per open file, whose kernel descriptors stand for ours.
+//!
+//! Every open file description of a tag holds a shared `flock`. The kernel drops it with the last descriptor in any
+//! process, however that goes: so whether an open file is still in use is a question to the kernel.
+
+use crate::descriptors;
+use core::sync::atomic::{AtomicI32, Ordering};
+use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Result};
+use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
+
+static FOLDER: AtomicI32 = AtomicI32::new(-1);
+
+/// Name of the folder below the region's.
+pub const FOLDER_NAME: &[u8] = b"tags";
+
+/// Lowest number for descriptors of our own, out of the way of programs that count on theirs.
+pub const INTERNAL_FROM: i32 = 1000;
+
+/// Opens the folder of tags of the region at `directory`.
+pub fn open_folder(directory: &[u8]) -> Result<()> {
+    let mut path = [0u8; crate::user::PATH_MAX];
+    let length = directory.len() + 1 + FOLDER_NAME.len();
+    let text = path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?;
+    text[..directory.len()].copy_from_slice(directory);
+    text[directory.len()] = b'/';
+    text[directory.len() + 1..].copy_from_slice(FOLDER_NAME);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = rustix::fs::open(&*text, flags, Mode::empty())?;
+    // Where the limit is lower than our range, a low number has to do.
+    let folder = rustix::io::fcntl_dupfd_cloexec(&folder, INTERNAL_FROM).unwrap_or(folder);
+    FOLDER.store(folder.into_raw_fd(), Ordering::Release);
+    Ok(())
+}
+
+/// Descriptor of the folder; -1 before attaching.
+pub fn folder_number() -> i32 {
+    FOLDER.load(Ordering::Acquire)
+}
+
+fn folder() -> BorrowedFd<'static> {
+    // SAFETY: the folder's descriptor is never closed: the close hooks spare it.
+    unsafe { BorrowedFd::borrow_raw(FOLDER.load(Ordering::Acquire).max(0)) }
+}
+
+/// Opens the placeholder of a new open file: same access mode as the program asked for, the offset at the end of the
+/// number range, held.
+pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
+    let access = match flags & libc::O_ACCMODE {
+        _ if flags & libc::O_PATH != 0 => OFlags::RDONLY,
+        libc::O_WRONLY => OFlags::WRONLY,
+        libc::O_RDWR => OFlags::RDWR,
+        _ => OFlags::RDONLY,
+    };
+    let kept = OFlags::from_bits_retain((flags & libc::O_CLOEXEC) as u32);
+    let mut name = [0; 64];
+    let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = access | kept | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let tag = rustix::fs::openat(folder(), &name[..length], flags, mode)?;
+    rustix::fs::seek(&tag, SeekFrom::Start(i64::MAX as u64))?;
+    // A reaper that is just testing the tag holds it for a moment.
+    retry(|| rustix::fs::flock(&tag, FlockOperation::LockShared))?;
+    Ok(tag)
+}
+
+fn retry(mut operation: impl FnMut() -> Result<()>) -> Result<()> {
+    loop {
+        match operation() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// The tag of `file`, held by us alone; `None` while some descriptor of it exists anywhere.
+fn take(file: OpenFile) -> Option<Option<OwnedFd>> {
+    let mut name = [0; 64];
+    let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
+        Ok(tag) => match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Some(Some(tag)),
+            Err(_) => None,
+        },
+        // Never opened: the process died between taking the open file and making its tag.
+        Err(Errno::NOENT) => Some(None),
+        Err(_) => None,
+    }
+}
+
+/// Closes `file` in the region if no descriptor of it is left in the system. `inode` is what it was open on: a number
+/// that was given to another open file meanwhile is left alone.
+pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, inode: Result<InodeId>) {
+    if let Some(taken) = take(file) {
+        // Still holding the tag: nobody can come to hold it, or to find it free, before the close is done.
+        if inode.is_ok() && file_system.inode_of(file) == inode {
+            let _ = file_system.close(file);
+        }
+        drop(taken);
+    }
+}
+
+/// The open file behind a path that the kernel shows for a descriptor, if it is a tag of this region.
+pub fn number_of(shown: &[u8]) -> Option<OpenFile> {
+    let rest = shown.strip_prefix(crate::environment::region())?;
+    let rest = rest.strip_prefix(b"/")?.strip_prefix(FOLDER_NAME)?.strip_prefix(b"/")?;
+    let number = lifeboat_region::process::parse_decimal(rest)?;
+    u32::try_from(number).ok().filter(|&number| number < descriptors::NUMBERS_MAX).map(OpenFile)
+}
+
+/// The open file behind any descriptor of this process, asked of the kernel.
+pub fn behind(descriptor: i32) -> Option<OpenFile> {
+    let mut shown = [0; crate::user::PATH_MAX];
+    let length = name_behind(descriptor, &mut shown)?;
+    number_of(&shown[..length])
+}
+
+/// The path that the kernel shows for a descriptor.
+pub fn name_behind(descriptor: i32, shown: &mut [u8; crate::user::PATH_MAX]) -> Option<usize> {
+    let mut link = [0; 64];
+    let length = lifeboat_region::process::decimal(b"/proc/self/fd/", u64::try_from(descriptor).ok()?, b"\0", &mut link);
+    let link = core::ffi::CStr::from_bytes_with_nul(&link[..length]).ok()?;
+    rustix::fs::readlinkat_raw(rustix::fs::CWD, link, &mut shown[..]).ok()
+}
+
+/// Raw number of an owned descriptor that now belongs to the program.
+pub fn hand_over(tag: OwnedFd) -> i32 {
+    let number = tag.as_raw_fd();
+    core::mem::forget(tag);
+    number
+}

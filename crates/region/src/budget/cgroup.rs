@@ -1,0 +1,197 @@
+//! The memory cgroups above this process.
+//!
+//! `/proc/self/cgroup` says where the process is in each hierarchy, `/proc/self/mountinfo` where the hierarchies are
+//! mounted and which part of them is visible. Every visible ancestor counts: a limit holds for all below it.
+
+use super::reader::{field, for_each_line, number, read_file};
+use crate::place::Text;
+
+/// Groups of container managers have long paths, and one that did not fit would be a limit unseen.
+type PathText = Text<2048>;
+
+/// Names of the files of one version of the controller.
+struct Files {
+    /// Limits: the smallest of these that exist counts.
+    limits: [(&'static [u8], &'static [u8]); 2],
+    inactive: &'static [u8],
+    active: &'static [u8],
+    dirty: &'static [u8],
+    writeback: &'static [u8],
+}
+
+const VERSION_1: Files = Files {
+    limits: [
+        (b"memory.limit_in_bytes", b"memory.usage_in_bytes"),
+        (b"memory.memsw.limit_in_bytes", b"memory.memsw.usage_in_bytes"),
+    ],
+    inactive: b"total_inactive_file",
+    active: b"total_active_file",
+    dirty: b"total_dirty",
+    writeback: b"total_writeback",
+};
+
+const VERSION_2: Files = Files {
+    // `high` does not kill, but it slows everybody in the group down to a crawl.
+    limits: [(b"memory.max", b"memory.current"), (b"memory.high", b"memory.current")],
+    inactive: b"inactive_file",
+    active: b"active_file",
+    dirty: b"file_dirty",
+    writeback: b"file_writeback",
+};
+
+/// Version 1 writes "no limit" as a number near 2^63.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// Calls `each` with (path below the mount, bytes left, limit) of every limited memory cgroup above this process.
+pub(super) fn for_each_limit(each: &mut dyn FnMut(&[u8], u64, u64)) {
+    for_each_line(c"/proc/self/cgroup", &mut |line| {
+        let mut parts = line.splitn(3, |&byte| byte == b':');
+        let (Some(_), Some(controllers), Some(group)) = (parts.next(), parts.next(), parts.next()) else {
+            return true;
+        };
+        if controllers.is_empty() {
+            walk(b"cgroup2", group, &VERSION_2, each);
+        } else if controllers.split(|&byte| byte == b',').any(|controller| controller == b"memory") {
+            walk(b"cgroup", group, &VERSION_1, each);
+        }
+        true
+    });
+}
+
+/// Visits `group` and its ancestors in the first mount that shows them.
+fn walk(kind: &[u8], group: &[u8], files: &Files, each: &mut dyn FnMut(&[u8], u64, u64)) {
+    let mut mount_point = PathText::new();
+    let mut below = PathText::new();
+    let mut found = false;
+    for_each_line(c"/proc/self/mountinfo", &mut |line| {
+        let Some(mount) = parse_mount(line) else { return true };
+        if mount.kind != kind || (kind == b"cgroup" && !mount.has_memory) {
+            return true;
+        }
+        mount_point = unescaped(mount.point);
+        // A group outside the visible part: its visible ancestor is the mount itself.
+        below = PathText::from_bytes(relative(group, mount.root).unwrap_or(b""));
+        found = true;
+        false
+    });
+    if !found || mount_point.is_cut() || below.is_cut() {
+        return;
+    }
+    let mut end = below.as_bytes().len();
+    loop {
+        visit(&mount_point, &below.as_bytes()[..end], files, each);
+        match below.as_bytes()[..end].iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => end = slash,
+            None => break,
+        }
+    }
+}
+
+fn visit(mount_point: &PathText, group: &[u8], files: &Files, each: &mut dyn FnMut(&[u8], u64, u64)) {
+    let mut directory = *mount_point;
+    directory.push(group);
+    let read = |name: &[u8], buffer: &mut [u8]| {
+        let path = directory.joined(name);
+        if path.is_cut() { None } else { read_file(path.as_c_str(), buffer).and_then(number) }
+    };
+    let mut buffer = [0u8; 64];
+    let mut reclaimable = None;
+    for (limit, usage) in files.limits {
+        // "max" is not a number.
+        let Some(limit) = read(limit, &mut buffer).filter(|&limit| limit < NO_LIMIT) else { continue };
+        let Some(usage) = read(usage, &mut buffer) else { continue };
+        let reclaimable = *reclaimable.get_or_insert_with(|| clean_cache(&directory, files));
+        let left = limit.saturating_sub(usage.saturating_sub(reclaimable));
+        each(if group.is_empty() { b"/" } else { group }, left.min(limit), limit);
+    }
+}
+
+/// Page cache of files that the kernel gives up before it kills anybody: all that is old and clean, half of what is in use.
+fn clean_cache(directory: &PathText, files: &Files) -> u64 {
+    let path = directory.joined(b"memory.stat");
+    let mut buffer = [0u8; 8192];
+    let Some(text) = read_file(path.as_c_str(), &mut buffer) else { return 0 };
+    let of = |name| field(text, name).unwrap_or(0);
+    (of(files.inactive) + of(files.active) / 2).saturating_sub(of(files.dirty) + of(files.writeback))
+}
+
+struct Mount<'a> {
+    root: &'a [u8],
+    point: &'a [u8],
+    kind: &'a [u8],
+    has_memory: bool,
+}
+
+/// Takes a line of mountinfo apart: `id parent dev root point options [optional...] - type source super-options`.
+fn parse_mount(line: &[u8]) -> Option<Mount<'_>> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let root = fields.nth(3)?;
+    let point = fields.next()?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = rest.next()?;
+    let options = rest.nth(1)?;
+    let has_memory = options.split(|&byte| byte == b',').any(|option| option == b"memory");
+    Some(Mount { root, point, kind, has_memory })
+}
+
+/// `group` as seen from `root`; `None` when it is not below it.
+fn relative<'a>(group: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
+    let group = group.strip_suffix(b"/").unwrap_or(group);
+    if group.starts_with(b"/..") {
+        return None;
+    }
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let below = group.strip_prefix(root)?;
+    (below.is_empty() || below.starts_with(b"/")).then_some(below)
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescaped(path: &[u8]) -> PathText {
+    let mut text = PathText::new();
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        match tail {
+            [high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', after @ ..] if byte == b'\\' => {
+                text.push(&[(high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0')]);
+                rest = after;
+            }
+            _ => {
+                text.push(&[byte]);
+                rest = tail;
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_below_the_visible_part_only() {
+        assert_eq!(relative(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(relative(b"/a/b", b"/"), Some(&b"/a/b"[..]));
+        assert_eq!(relative(b"/docker/x/y", b"/docker/x"), Some(&b"/y"[..]));
+        assert_eq!(relative(b"/docker/x", b"/docker/x"), Some(&b""[..]));
+        assert_eq!(relative(b"/docker/xy", b"/docker/x"), None);
+        assert_eq!(relative(b"/../other", b"/"), None);
+    }
+
+    #[test]
+    fn a_line_of_mountinfo_is_understood() {
+        let line = b"35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!((mount.root, mount.point), (&b"/"[..], &b"/sys/fs/cgroup/memory"[..]));
+        assert!(mount.kind == b"cgroup" && mount.has_memory);
+        let line = b"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
+        assert!(parse_mount(line).is_some_and(|mount| mount.kind == b"cgroup2" && !mount.has_memory));
+        assert!(parse_mount(b"41 31 0:38").is_none());
+    }
+
+    #[test]
+    fn escaped_mount_points_are_decoded() {
+        assert_eq!(unescaped(br"/a\040b\134c").as_bytes(), br"/a b\c");
+        assert_eq!(unescaped(br"/a\9").as_bytes(), br"/a\9");
+    }
+}

@@ -1,0 +1,189 @@
+//! What a region's bytes lie in: carriers.
+//!
+//! A carrier makes a file of the wished size below the region's directory, with every page reserved and zero, and can
+//! open it again. All of them pass one conformance suite (`tests/carrier_conformance.rs`).
+//!
+//! | carrier | what it is | needs | pages |
+//! |---|---|---|---|
+//! | `tmpfs` | a tmpfs of its own, `huge=always` | permission to mount | 2 MiB |
+//! | `shm` | a file on /dev/shm | nothing | 2 MiB where the kernel collapses them, else 4 KiB |
+//! | `hugetlbfs` | a hugetlbfs of its own | permission to mount, free huge pages | 2 MiB |
+//! | `memfd` | anonymous, for tests inside one process | nothing | as `shm` |
+
+mod error;
+mod hugetlbfs;
+mod memfd;
+mod pages;
+mod populate;
+mod shm;
+mod tmpfs;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, refusal};
+
+pub use error::{CreateError, OpenError};
+pub use hugetlbfs::Hugetlbfs;
+pub use memfd::Memfd;
+pub use pages::{PageReport, examine_pages};
+pub use shm::Shm;
+pub use tmpfs::Tmpfs;
+
+/// Regions are made of this many bytes at a time: the size of a huge page and of a chunk.
+pub const SIZE_STEP: u64 = 2 << 20;
+
+/// What a region lives longer than.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// Every process that uses it and the job step; not the end of the allocation if the site clears /dev/shm then, and
+    /// not a reboot.
+    JobStep,
+    /// Nothing: it ends with the last process that has it open.
+    Nothing,
+}
+
+impl Survives {
+    /// One word for tables and JSON, as `lifeboat region list` shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Survives::JobStep => "process, job step",
+            Survives::Nothing => "nothing",
+        }
+    }
+}
+
+/// A new, zero-filled, fully reserved file that nobody else can see as a region yet.
+#[derive(Debug)]
+pub struct Created {
+    /// Open for reading and writing.
+    pub file: OwnedFd,
+    /// Name of the carrier.
+    pub carrier: &'static str,
+    /// Which page sizes its mappings get.
+    pub pages: PageReport,
+    /// Whether the kernel may move it to swap.
+    pub swappable: bool,
+}
+
+/// One way to hold a region's bytes.
+pub trait Carrier: Sync {
+    /// The name in `--carrier` and in reports.
+    fn name(&self) -> &'static str;
+
+    /// What a region on this carrier lives longer than.
+    fn survives(&self) -> Survives;
+
+    /// Makes `memory/region.new` with `size` bytes (a multiple of [`SIZE_STEP`]), every page reserved and zero.
+    ///
+    /// `progress` is called with (bytes done, `size`). On failure the caller removes the region's directory.
+    fn create(
+        &self,
+        region: &RegionDirectory,
+        size: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Created, CreateError>;
+
+    /// Opens `memory/region` for reading and writing.
+    fn open(&self, region: &RegionDirectory) -> Result<OwnedFd, OpenError> {
+        open_checked(region, c"region")
+    }
+}
+
+/// The carriers that a region can be created on, by name.
+pub const CARRIERS: [&dyn Carrier; 3] = [&Tmpfs, &Shm, &Hugetlbfs];
+
+/// The carrier called `name`.
+pub fn by_name(name: &[u8]) -> Option<&'static dyn Carrier> {
+    CARRIERS.into_iter().find(|carrier| carrier.name().as_bytes() == name)
+}
+
+/// Creates on the best carrier that the caller may use: `tmpfs` for root, else `shm`.
+///
+/// The second value says why the better one was not taken, if it was tried.
+pub fn create_best(
+    region: &RegionDirectory,
+    size: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Created, Option<CreateError>), CreateError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok((Shm.create(region, size, progress)?, None));
+    }
+    match Tmpfs.create(region, size, progress) {
+        Ok(created) => Ok((created, None)),
+        Err(why @ CreateError::CannotMount { .. }) => Ok((Shm.create(region, size, progress)?, Some(why))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Which carrier holds an existing region, judged by what is there.
+pub fn identify(region: &RegionDirectory) -> Result<&'static dyn Carrier, PlaceError> {
+    const HUGETLBFS_MAGIC: u32 = 0x9584_58f6;
+    if !region.is_mounted(c"memory")? {
+        return Ok(&Shm);
+    }
+    let memory = region.open_memory()?;
+    let kind = rustix::fs::fstatfs(&memory)
+        .map_err(|errno| PlaceError::Failed { doing: "examine", path: ShownPath::of(region.path()), errno })?
+        .f_type;
+    Ok(if kind as u32 == HUGETLBFS_MAGIC { &Hugetlbfs } else { &Tmpfs })
+}
+
+/// Opens the memory of a published region whatever its carrier is, for reading and writing.
+///
+/// Refuses what is not a regular file of the caller's with one name and closed to all others.
+pub fn open(region: &RegionDirectory) -> Result<OwnedFd, OpenError> {
+    open_checked(region, c"region")
+}
+
+/// `size` rounded up to what a region can have; `None` beyond what a file can have.
+pub const fn round_size(size: u64) -> Option<u64> {
+    match size.checked_next_multiple_of(SIZE_STEP) {
+        Some(rounded) if rounded <= i64::MAX as u64 => Some(rounded),
+        _ => None,
+    }
+}
+
+fn open_checked(region: &RegionDirectory, name: &core::ffi::CStr) -> Result<OwnedFd, OpenError> {
+    let mut path = region.path().joined(b"memory");
+    path = path.joined(name.to_bytes());
+    let shown = ShownPath::of(&path);
+    let memory = region.open_memory()?;
+    // NONBLOCK: a planted FIFO must not hang the open.
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(&memory, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Err(OpenError::Missing { path: ShownPath::of(region.path()) }),
+        Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+            return Err(OpenError::Refused { path: shown, why: Refusal::NotAFile });
+        }
+        Err(errno) => return Err(OpenError::Failed { doing: "open", path: shown, errno }),
+    };
+    let stat = rustix::fs::fstat(&file)
+        .map_err(|errno| OpenError::Failed { doing: "examine", path: shown, errno })?;
+    let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        Some(Refusal::NotAFile)
+    } else if stat.st_nlink != 1 {
+        Some(Refusal::Links(stat.st_nlink as u32))
+    } else {
+        refusal(&stat)
+    };
+    match why {
+        Some(why) => Err(OpenError::Refused { path: shown, why }),
+        None => Ok(file),
+    }
+}
+
+/// Makes the empty file `memory/region.new`.
+fn create_file(region: &RegionDirectory) -> Result<OwnedFd, CreateError> {
+    let path = new_path(region);
+    let memory = region.open_memory()?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(memory.as_fd(), c"region.new", flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| CreateError::Failed { doing: "create", path: ShownPath::of(&path), errno })
+}
+
+fn new_path(region: &RegionDirectory) -> PathText {
+    region.path().joined(b"memory/region.new")
+}

@@ -1,0 +1,292 @@
+//! Process images: who is attached, and proof that an image is gone.
+//!
+//! A slot belongs to an *image*: a program started in a process, ended by exit, kill or exec. Its 64 bytes:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | 0 | bits 0..2 state (free, live, recovering); 16..32 generation; 32..48 slot of the recoverer |
+//! | 1 | process id |
+//! | 2 | start time of the process, in clock ticks since boot |
+//! | 3 | pid namespace |
+//! | 4 | run id |
+//!
+//! An image is gone when the record lock on its own lock file is free *and* its process is absent, was started at
+//! another time, or no longer maps this region. Each of the three alone lies: a record lock vanishes when a live process
+//! closes any descriptor of that file, a pid is reused, exec keeps pid and start time.
+
+use crate::process;
+use crate::region::{Region, out_of_the_way};
+use crate::{Errno, Result};
+use core::sync::atomic::Ordering;
+use lifeboat_kernels::MustFence;
+use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+const STATE: u64 = 3;
+const FREE: u64 = 0;
+const LIVE: u64 = 1;
+const RECOVERING: u64 = 2;
+
+/// A slot at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Index in the table.
+    pub slot: u32,
+    /// Raised whenever the slot is taken.
+    pub generation: u16,
+}
+
+fn word(state: u64, generation: u16, recoverer: u32) -> u64 {
+    state | (generation as u64) << 16 | (recoverer as u64) << 32
+}
+
+fn generation_of(word: u64) -> u16 {
+    (word >> 16) as u16
+}
+
+fn lock_path(slot: u32, out: &mut [u8; 64]) -> usize {
+    process::decimal(b"images/", slot as u64, b"", out)
+}
+
+fn open_lock_file(region: &Region, slot: u32, create: bool) -> Result<OwnedFd> {
+    let mut path = [0; 64];
+    let length = lock_path(slot, &mut path);
+    let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if create {
+        flags |= OFlags::CREATE;
+    }
+    rustix::fs::openat(region.directory(), &path[..length], flags, Mode::from_raw_mode(0o600))
+}
+
+/// What a slot's words say of its holder.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+    /// Pid namespace.
+    pub namespace: u64,
+    /// Run id at attach.
+    pub run: u16,
+}
+
+/// The holder recorded in a slot.
+pub fn holder(region: &Region, slot: u32) -> Result<Holder> {
+    let at = region.image_at(slot)?;
+    Ok(Holder {
+        pid: region.load(at + 8)? as u32,
+        start: region.load(at + 16)?,
+        namespace: region.load(at + 24)?,
+        run: region.load(at + 32)? as u16,
+    })
+}
+
+/// The images that hold a slot now (live, or being recovered).
+pub fn attached(region: &Region, mut each: impl FnMut(Image, Holder)) -> Result<()> {
+    for slot in 0..region.geometry().images as u32 {
+        let state = region.load(region.image_at(slot)?)?;
+        if state & STATE != FREE {
+            each(Image { slot, generation: generation_of(state) }, holder(region, slot)?);
+        }
+    }
+    Ok(())
+}
+
+/// This process's image, taking a slot at the first call (also in a forked child). `NFILE` when all slots are held by
+/// images that live.
+pub fn own(region: &Region) -> Result<Image> {
+    let known = region.private.image.load(Ordering::Acquire);
+    if known != 0 {
+        return Ok(Image { slot: known as u32 - 1, generation: (known >> 32) as u16 });
+    }
+    take(region)
+}
+
+/// Whether this process has a slot already.
+pub fn has_own(region: &Region) -> bool {
+    region.private.image.load(Ordering::Acquire) != 0
+}
+
+#[cold]
+fn take(region: &Region) -> Result<Image> {
+    let taking = &region.private.taking;
+    while taking.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        rustix::thread::sched_yield();
+    }
+    let known = region.private.image.load(Ordering::Acquire);
+    let result = if known != 0 {
+        Ok(Image { slot: known as u32 - 1, generation: (known >> 32) as u16 })
+    } else {
+        take_a_slot(region)
+    };
+    taking.store(0, Ordering::Release);
+    result
+}
+
+fn take_a_slot(region: &Region) -> Result<Image> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let start = process::own_start_time()?;
+    let namespace = process::pid_namespace()?;
+    let images = region.geometry().images as u32;
+    // Programs that end without a word leave their slots: in the second round those are looked at, too.
+    for step in 0..2 * images {
+        let slot = (pid.wrapping_mul(2_654_435_761).wrapping_add(step)) % images;
+        let at = region.image_at(slot)?;
+        let takeable = |state: u64| -> Result<bool> {
+            let image = Image { slot, generation: generation_of(state) };
+            Ok(state & STATE == FREE
+                || (step >= images && state & STATE == LIVE && is_gone(region, slot)? && !has_lanes(region, image)?))
+        };
+        if !takeable(region.load(at)?)? {
+            continue;
+        }
+        // The kernel's lock makes us the only one who may turn this slot into our own.
+        let file = out_of_the_way(open_lock_file(region, slot, true)?);
+        if rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        let state = region.load(at)?;
+        // Our own lock does not show in the proof of death.
+        if !takeable(state)? {
+            continue;
+        }
+        for (index, value) in [(1, pid as u64), (2, start), (3, namespace), (4, region.superblock().run as u64)] {
+            region.word(at + index * 8)?.store(value, Ordering::Relaxed);
+        }
+        let generation = generation_of(state).wrapping_add(1);
+        if !region.commit_exchange(at, state, word(LIVE, generation, 0), MustFence::nothing())? {
+            continue;
+        }
+        region.private.lock_file.store(file.as_raw_fd() as u32 + 1, Ordering::Release);
+        // Kept open for the life of the image: closing it would end the lock.
+        let _ = file.into_raw_fd();
+        region.private.image.store((slot as u64 + 1) | (generation as u64) << 32, Ordering::Release);
+        return Ok(Image { slot, generation });
+    }
+    Err(Errno::NFILE)
+}
+
+fn has_lanes(region: &Region, image: Image) -> Result<bool> {
+    for lane in 0..region.geometry().lanes as u32 {
+        let claim = crate::lane::claim_of(region.load(region.lane_at(lane)?)?);
+        if claim.is_some_and(|claim| claim.image == image) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the image that `slot` and `generation` name still holds its slot and is not proved gone.
+pub fn is_alive(region: &Region, image: Image) -> Result<bool> {
+    let state = region.load(region.image_at(image.slot)?)?;
+    Ok(state & STATE == LIVE && generation_of(state) == image.generation && !is_gone(region, image.slot)?)
+}
+
+/// Gives the slot back at an orderly detach. Lanes of this image must be free.
+pub fn give_up(region: &Region) {
+    let known = region.private.image.swap(0, Ordering::AcqRel);
+    if known == 0 {
+        return;
+    }
+    let (slot, generation) = (known as u32 - 1, (known >> 32) as u16);
+    if let Ok(at) = region.image_at(slot) {
+        let _ = region.commit_exchange(at, word(LIVE, generation, 0), word(FREE, generation, 0), MustFence::nothing());
+    }
+    let file = region.private.lock_file.swap(0, Ordering::AcqRel);
+    if file != 0 {
+        // SAFETY: the descriptor was opened by `take_a_slot` for this slot and is closed nowhere else.
+        unsafe { rustix::io::close(file as i32 - 1) };
+    }
+}
+
+/// Proves or fails to prove that the holder of `slot` is gone. Own slots are never gone.
+pub fn is_gone(region: &Region, slot: u32) -> Result<bool> {
+    if has_own(region) && own(region)?.slot == slot {
+        return Ok(false);
+    }
+    let holder = holder(region, slot)?;
+    if holder.run != region.superblock().run {
+        return Ok(true);
+    }
+    if lock_is_held(region, slot)? {
+        return Ok(false);
+    }
+    if process::pid_namespace()? != holder.namespace {
+        // A pid of another namespace proves nothing either way: the owner counts as alive.
+        return Ok(false);
+    }
+    Ok(match process::start_time(holder.pid) {
+        Err(Errno::NOENT | Errno::SRCH) => true,
+        Err(_) => false,
+        Ok(start) if start != holder.start => true,
+        Ok(_) => {
+            let (device, inode) = region.file_identity();
+            !process::maps_file(holder.pid, device, inode)
+        }
+    })
+}
+
+fn lock_is_held(region: &Region, slot: u32) -> Result<bool> {
+    let file = match open_lock_file(region, slot, false) {
+        Ok(file) => file,
+        // Without its lock file the slot's lock is nobody's; the process itself is examined next.
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let wanted = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+    Ok(rustix::process::fcntl_getlk(&file, &wanted)?.is_some())
+}
+
+/// Claims a gone image for recovery by this one; `None` when it lives, is free, or another live image recovers it.
+pub(crate) fn claim_for_recovery(region: &Region, slot: u32) -> Result<Option<Image>> {
+    let me = own(region)?;
+    let at = region.image_at(slot)?;
+    let state = region.load(at)?;
+    let generation = generation_of(state);
+    let recoverer = (state >> 32) as u16 as u32;
+    let may = match state & STATE {
+        LIVE => is_gone(region, slot)?,
+        // Recovered by us already (a signal handler, a second thread): let the first go on.
+        RECOVERING if recoverer == me.slot => false,
+        RECOVERING => region.load(region.image_at(recoverer)?)? & STATE == FREE || is_gone(region, recoverer)?,
+        _ => false,
+    };
+    if !may || slot == me.slot {
+        return Ok(None);
+    }
+    let claimed = word(RECOVERING, generation, me.slot);
+    let won = region.commit_exchange(at, state, claimed, MustFence::nothing())?;
+    Ok(won.then_some(Image { slot, generation }))
+}
+
+/// Frees a recovered slot.
+pub(crate) fn recovered(region: &Region, image: Image) -> Result<()> {
+    region.commit(region.image_at(image.slot)?, word(FREE, image.generation, 0), MustFence::nothing())
+}
+
+/// Slots that this very process held before it executed the present program: gone by definition.
+pub(crate) fn own_predecessors(region: &Region, mut each: impl FnMut(Image)) -> Result<()> {
+    let me = own(region)?;
+    let mine = holder(region, me.slot)?;
+    attached(region, |image, holder| {
+        if image.slot != me.slot
+            && holder.pid == mine.pid
+            && holder.start == mine.start
+            && holder.namespace == mine.namespace
+        {
+            each(image);
+        }
+    })
+}
+
+/// Claims the slot of an image that [`own_predecessors`] named.
+pub(crate) fn claim_predecessor(region: &Region, image: Image) -> Result<bool> {
+    let me = own(region)?;
+    let at = region.image_at(image.slot)?;
+    let state = region.load(at)?;
+    if state & STATE != LIVE || generation_of(state) != image.generation {
+        return Ok(false);
+    }
+    region.commit_exchange(at, state, word(RECOVERING, image.generation, me.slot), MustFence::nothing())
+}

@@ -1,0 +1,357 @@
+//! Lanes: where an operation says what it is about to do, so that another can finish or forget it.
+//!
+//! A lane belongs to one operation of one thread of one image at a time. Its first words:
+//!
+//! | byte | meaning |
+//! |---|---|
+//! | 0 | claim: bit 0 claimed; 16..32 lane generation; 32..48 image slot; 48..64 image generation |
+//! | 8 | transaction: 0 = none; else bit 63, number of entries in 0..16, their checksum in 16..48 |
+//! | 16 | task that the file system must finish: an inode id, and |
+//! | 24 | its kind |
+//! | 32 | inode whose data this operation touches without its lock (hazard) |
+//! | 40, 48 | range of the write in flight |
+//! | 56 | 1 when the operation may own units that are linked nowhere |
+//! | 64..112 | offsets of the locks held or being taken |
+//! | 112..144 | offsets of sequence words that are odd while the transaction is applied |
+//! | 192.. | redo entries {offset, old, new} |
+//!
+//! The transaction word is the commit: before it nothing has happened, after it everything will.
+
+use crate::image::{self, Image};
+use crate::layout::{LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
+use crate::region::Region;
+use crate::{DAMAGED, Errno, Result};
+use core::sync::atomic::Ordering;
+use lifeboat_kernels::MustFence;
+
+pub(crate) const CLAIM: u64 = 0;
+pub(crate) const TRANSACTION: u64 = 8;
+pub(crate) const TASK: u64 = 16;
+pub(crate) const TASK_KIND: u64 = 24;
+pub(crate) const HAZARD: u64 = 32;
+pub(crate) const RANGE_START: u64 = 40;
+pub(crate) const RANGE_END: u64 = 48;
+pub(crate) const OWNS_UNITS: u64 = 56;
+pub(crate) const LOCKS: u64 = 64;
+pub(crate) const LOCK_COUNT: u64 = 6;
+pub(crate) const GUARDS: u64 = 112;
+pub(crate) const GUARD_COUNT: u64 = 4;
+
+const CLAIMED: u64 = 1;
+const COMMITTED: u64 = 1 << 63;
+
+/// What is left to do for the file system when an operation died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Meaning is the file system's.
+    pub kind: u64,
+    /// Inode id concerned.
+    pub inode: u64,
+    /// Inode whose data was being written without its lock, or 0.
+    pub hazard: u64,
+    /// Byte range of that write.
+    pub range: (u64, u64),
+}
+
+/// A claimed lane. Dropping it gives up its locks and the lane.
+pub struct Lane<'r> {
+    pub(crate) region: &'r Region,
+    pub(crate) index: u32,
+    pub(crate) generation: u16,
+    pub(crate) at: u64,
+}
+
+/// Who claims a lane, decoded from its claim word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) generation: u16,
+    pub(crate) image: Image,
+}
+
+pub(crate) fn claim_of(word: u64) -> Option<Claim> {
+    (word & CLAIMED != 0).then_some(Claim {
+        generation: (word >> 16) as u16,
+        image: Image { slot: (word >> 32) as u16 as u32, generation: (word >> 48) as u16 },
+    })
+}
+
+impl<'r> Lane<'r> {
+    /// Claims a free lane for this image. `NOLCK` when all are in use.
+    pub fn claim(region: &'r Region) -> Result<Lane<'r>> {
+        let me = image::own(region)?;
+        let lanes = region.geometry().lanes as u32;
+        // The lane of last time first, then from the lowest: lanes in use stay dense, so that looking through all of
+        // them (see `is_announced`) is short.
+        let last = region.lane_cursor.load(Ordering::Relaxed);
+        for step in 0..=lanes {
+            let index = if step == 0 { last % lanes } else { step - 1 };
+            let at = region.lane_at(index)?;
+            let word = region.load(at + CLAIM)?;
+            if word & CLAIMED != 0 {
+                continue;
+            }
+            let generation = ((word >> 16) as u16).wrapping_add(1);
+            let mine =
+                CLAIMED | (generation as u64) << 16 | (me.slot as u64) << 32 | (me.generation as u64) << 48;
+            if region.commit_exchange(at + CLAIM, word, mine, MustFence::nothing())? {
+                region.lane_cursor.store(index, Ordering::Relaxed);
+                raise_high_water(region, index)?;
+                return Ok(Lane { region, index, generation, at });
+            }
+        }
+        Err(Errno::NOLCK)
+    }
+
+    /// The region that the lane belongs to.
+    pub fn region(&self) -> &'r Region {
+        self.region
+    }
+
+    pub(crate) fn note(&self, field: u64, value: u64) -> Result<()> {
+        self.region.word(self.at + field)?.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Says what must be finished should this operation die from here on.
+    pub fn set_task(&self, kind: u64, inode: u64) -> Result<()> {
+        self.note(TASK, inode)?;
+        self.note(TASK_KIND, kind)
+    }
+
+    /// Nothing is left to finish.
+    pub fn clear_task(&self) -> Result<()> {
+        self.note(TASK_KIND, 0)
+    }
+
+    /// Announces that data of `inode` in `[start, end)` will be touched without its lock. Visible to everybody before
+    /// the call returns.
+    pub fn announce(&self, inode: u64, start: u64, end: u64) -> Result<()> {
+        self.note(RANGE_START, start)?;
+        self.note(RANGE_END, end)?;
+        self.region.word(self.at + HAZARD)?.swap(inode, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Index of this lane.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The touch announced is over.
+    pub fn withdraw(&self) -> Result<()> {
+        self.note(HAZARD, 0)
+    }
+
+    /// Starts a transaction.
+    pub fn begin(&self) -> Transaction<'_, 'r> {
+        Transaction { lane: self, count: 0, guards: 0 }
+    }
+
+    fn give_back(&self) -> Result<()> {
+        self.unlock_all()?;
+        self.note(HAZARD, 0)?;
+        self.note(TASK_KIND, 0)?;
+        self.note(OWNS_UNITS, 0)?;
+        free_claim(self.region, self.at)
+    }
+}
+
+/// Lanes above this number were never claimed.
+fn raise_high_water(region: &Region, index: u32) -> Result<()> {
+    let word = region.word(LANE_HIGH_WATER)?;
+    if word.load(Ordering::Acquire) <= index as u64 {
+        word.fetch_max(index as u64 + 1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Whether some operation, other than the one in lane `except`, announced that it touches `inode` without its lock.
+/// Call after unlinking what must not be reused: either the other sees it unlinked, or this sees the other.
+pub fn is_announced(region: &Region, inode: u64, except: Option<u32>) -> Result<bool> {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
+    for index in 0..claimed as u32 {
+        if Some(index) != except && region.word(region.lane_at(index)? + HAZARD)?.load(Ordering::SeqCst) == inode {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// As [`is_announced`], for whatever inode has or had this number (the low 40 bits of an inode id).
+pub fn is_announced_number(region: &Region, number: u64, except: u32) -> Result<bool> {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
+    for index in (0..claimed as u32).filter(|&index| index != except) {
+        let hazard = region.word(region.lane_at(index)? + HAZARD)?.load(Ordering::SeqCst);
+        if hazard != 0 && hazard & ((1 << 40) - 1) == number {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Marks a lane free, keeping its generation.
+pub(crate) fn free_claim(region: &Region, at: u64) -> Result<()> {
+    let word = region.load(at + CLAIM)?;
+    region.commit(at + CLAIM, word & !CLAIMED, MustFence::nothing())
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        // Only a damaged offset could fail here, and lanes lie at offsets computed from the checked superblock.
+        let _ = self.give_back();
+    }
+}
+
+/// Words to be changed together: all of them or none, whatever dies when.
+pub struct Transaction<'l, 'r> {
+    lane: &'l Lane<'r>,
+    count: usize,
+    guards: u64,
+}
+
+fn entry_at(lane: u64, index: usize) -> u64 {
+    lane + LANE_HEADER + index as u64 * 24
+}
+
+impl Transaction<'_, '_> {
+    fn region(&self) -> &Region {
+        self.lane.region
+    }
+
+    /// How many more words fit.
+    pub fn room(&self) -> usize {
+        LANE_ENTRIES - self.count
+    }
+
+    /// Whether nothing was staged yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn staged(&self, offset: u64) -> Result<Option<usize>> {
+        for index in (0..self.count).rev() {
+            if self.region().load(entry_at(self.lane.at, index))? == offset {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The word as it will be.
+    pub fn get(&self, offset: u64) -> Result<u64> {
+        match self.staged(offset)? {
+            Some(index) => self.region().load(entry_at(self.lane.at, index) + 16),
+            None => self.region().load(offset),
+        }
+    }
+
+    /// Stages `value` for the word at `offset`. The word must be under a lock held by this lane, or in a unit owned by
+    /// it. `NOBUFS` when the lane is full (a bug in the caller, which must split its work).
+    pub fn set(&mut self, offset: u64, value: u64) -> Result<()> {
+        let old = self.region().load(offset)?;
+        if let Some(index) = self.staged(offset)? {
+            let word = self.region().word(entry_at(self.lane.at, index) + 16)?;
+            word.store(value, Ordering::Relaxed);
+            return Ok(());
+        }
+        if self.count == LANE_ENTRIES {
+            return Err(Errno::NOBUFS);
+        }
+        let at = entry_at(self.lane.at, self.count);
+        for (field, value) in [(0, offset), (8, old), (16, value)] {
+            self.region().word(at + field)?.store(value, Ordering::Relaxed);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Makes the sequence word at `offset` odd while the transaction is applied, for readers without a lock.
+    pub fn guard(&mut self, offset: u64) -> Result<()> {
+        for index in 0..self.guards {
+            if self.region().load(self.lane.at + GUARDS + index * 8)? == offset {
+                return Ok(());
+            }
+        }
+        if self.guards == GUARD_COUNT {
+            return Err(Errno::NOBUFS);
+        }
+        self.lane.note(GUARDS + self.guards * 8, offset)?;
+        self.guards += 1;
+        Ok(())
+    }
+
+    /// Commits and applies. `data` is what was copied for this operation before.
+    pub fn commit(self, data: MustFence) -> Result<()> {
+        let region = self.region();
+        let lane = self.lane.at;
+        for index in self.guards..GUARD_COUNT {
+            self.lane.note(GUARDS + index * 8, 0)?;
+        }
+        let checksum = entries_checksum(region, lane, self.count)?;
+        let word = COMMITTED | self.count as u64 | (checksum as u64) << 16;
+        region.commit(lane + TRANSACTION, word, data)?;
+        apply(region, lane, self.count)?;
+        region.commit(lane + TRANSACTION, 0, MustFence::nothing())
+    }
+}
+
+/// A sum that a torn or damaged list of entries does not have. (A CRC of up to 4 KiB would double the cost of a
+/// transaction; the multiplier spreads every bit.)
+fn entries_checksum(region: &Region, lane: u64, count: usize) -> Result<u32> {
+    let mut sum = count as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    for index in 0..count {
+        for field in [0, 8, 16] {
+            let value = region.load(entry_at(lane, index) + field)?;
+            sum = (sum.rotate_left(23) ^ value).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        }
+    }
+    Ok((sum >> 32) as u32)
+}
+
+fn each_guard(region: &Region, lane: u64, odd: bool) -> Result<()> {
+    for index in 0..GUARD_COUNT {
+        let offset = region.load(lane + GUARDS + index * 8)?;
+        if offset == 0 {
+            continue;
+        }
+        let word = region.word(offset)?;
+        let value = word.load(Ordering::Acquire);
+        if (value & 1 == 1) != odd {
+            // Under the inode's lock: only the holder, or who recovers it, changes the word.
+            word.store(value.wrapping_add(1), Ordering::SeqCst);
+        }
+    }
+    Ok(())
+}
+
+fn apply(region: &Region, lane: u64, count: usize) -> Result<()> {
+    each_guard(region, lane, true)?;
+    for index in 0..count {
+        let at = entry_at(lane, index);
+        region.commit(region.load(at)?, region.load(at + 16)?, MustFence::nothing())?;
+    }
+    each_guard(region, lane, false)
+}
+
+/// Finishes or forgets the transaction of a dead lane. Idempotent: may itself be killed and repeated.
+pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
+    let word = region.load(lane + TRANSACTION)?;
+    if word == 0 {
+        return Ok(());
+    }
+    let count = word as u16 as usize;
+    if word & COMMITTED == 0 || count > LANE_ENTRIES || entries_checksum(region, lane, count)? != (word >> 16) as u32 {
+        return Err(DAMAGED);
+    }
+    for index in 0..count {
+        let at = entry_at(lane, index);
+        let now = region.load(region.load(at)?)?;
+        if now != region.load(at + 8)? && now != region.load(at + 16)? {
+            return Err(DAMAGED);
+        }
+    }
+    apply(region, lane, count)?;
+    region.commit(lane + TRANSACTION, 0, MustFence::nothing())
+}

@@ -1,0 +1,200 @@
+//! Locks in the region: one word, no pthread object.
+//!
+//! | bits | field |
+//! |---|---|
+//! | 0..16 | lane of the owner, plus one |
+//! | 16..32 | generation of that lane |
+//! | 32 | somebody waits |
+//! | 40..56 | run id |
+//! | 56..64 | check sum of the rest |
+//!
+//! Zero, or a word of another run, is free. Waiting is a futex of at most 50 ms, then the owner is examined: proved dead,
+//! it is recovered; otherwise it is waited for, however long it is stopped.
+
+use crate::lane::{CLAIM, LOCK_COUNT, LOCKS, Lane, claim_of};
+use crate::recovery::{self, Finish};
+use crate::region::Region;
+use crate::{DAMAGED, Errno, Result};
+use core::sync::atomic::AtomicU32;
+use lifeboat_kernels::MustFence;
+use rustix::thread::futex;
+
+const WAITERS: u64 = 1 << 32;
+const SPINS: u32 = 200;
+const PATIENCE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockOwner {
+    /// Lane of the operation.
+    pub lane: u32,
+    /// Generation of the lane at that operation.
+    pub generation: u16,
+}
+
+fn check_sum(word: u64) -> u64 {
+    let mixed = (word & !(0xff << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 56) << 56
+}
+
+fn seal(word: u64) -> u64 {
+    (word & !(0xff << 56)) | check_sum(word)
+}
+
+fn word_of(owner: LockOwner, run: u16, waiters: bool) -> u64 {
+    let bits = (owner.lane as u64 + 1) | (owner.generation as u64) << 16 | (run as u64) << 40;
+    seal(if waiters { bits | WAITERS } else { bits })
+}
+
+/// Reads a lock word: `None` is free; [`DAMAGED`] when it is no word that a lock can have.
+pub fn decode(region: &Region, word: u64) -> Result<Option<LockOwner>> {
+    if word == 0 {
+        return Ok(None);
+    }
+    if seal(word) != word || word & 0xffff == 0 {
+        return Err(DAMAGED);
+    }
+    if (word >> 40) as u16 != region.superblock().run {
+        return Ok(None);
+    }
+    let owner = LockOwner { lane: (word & 0xffff) as u32 - 1, generation: (word >> 16) as u16 };
+    if owner.lane as u64 >= region.geometry().lanes {
+        return Err(DAMAGED);
+    }
+    Ok(Some(owner))
+}
+
+fn low_half(region: &Region, offset: u64) -> Result<&AtomicU32> {
+    let word = region.word(offset)?;
+    // SAFETY: the low half (little-endian) of a valid, mapped atomic word; the futex call only needs its address and
+    // compares atomically.
+    Ok(unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) })
+}
+
+impl Lane<'_> {
+    fn owner(&self) -> LockOwner {
+        LockOwner { lane: self.index, generation: self.generation }
+    }
+
+    /// Takes the lock at `offset`. `DEADLK` when this lane holds it already, [`DAMAGED`] when the word is no lock.
+    pub fn lock(&self, offset: u64, finish: &dyn Finish) -> Result<()> {
+        let entry = self.free_entry(offset)?;
+        // Noted before it is taken: a recoverer compares the note with the word.
+        self.note(LOCKS + entry * 8, offset)?;
+        let result = self.acquire(offset, finish);
+        if result.is_err() {
+            self.note(LOCKS + entry * 8, 0)?;
+        }
+        result
+    }
+
+    fn free_entry(&self, offset: u64) -> Result<u64> {
+        let mut free = None;
+        for entry in 0..LOCK_COUNT {
+            match self.region.load(self.at + LOCKS + entry * 8)? {
+                0 => free = free.or(Some(entry)),
+                held if held == offset => return Err(Errno::DEADLK),
+                _ => {}
+            }
+        }
+        free.ok_or(Errno::NOLCK)
+    }
+
+    fn acquire(&self, offset: u64, finish: &dyn Finish) -> Result<()> {
+        let run = self.region.superblock().run;
+        let mut spins = 0;
+        loop {
+            let word = self.region.load(offset)?;
+            let Some(owner) = decode(self.region, word)? else {
+                let mine = word_of(self.owner(), run, spins > SPINS);
+                if self.region.commit_exchange(offset, word, mine, MustFence::nothing())? {
+                    return Ok(());
+                }
+                continue;
+            };
+            if spins < SPINS {
+                spins += 1;
+                core::hint::spin_loop();
+                continue;
+            }
+            spins = SPINS + 1;
+            self.wait(offset, word, owner, finish)?;
+        }
+    }
+
+    #[cold]
+    fn wait(&self, offset: u64, word: u64, owner: LockOwner, finish: &dyn Finish) -> Result<()> {
+        if word & WAITERS == 0 {
+            let asking = seal(word | WAITERS);
+            self.region.commit_exchange(offset, word, asking, MustFence::nothing())?;
+            // The low half is the same with and without waiters, so the sleep below is not disturbed by this.
+        }
+        let outcome =
+            futex::wait(low_half(self.region, offset)?, futex::Flags::empty(), word as u32, Some(&PATIENCE));
+        if outcome == Err(Errno::TIMEDOUT) {
+            recovery::examine(self.region, offset, owner, finish)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the lock at `offset` back.
+    pub fn unlock(&self, offset: u64) -> Result<()> {
+        for entry in 0..LOCK_COUNT {
+            if self.region.load(self.at + LOCKS + entry * 8)? == offset {
+                release(self.region, offset, self.owner())?;
+                return self.note(LOCKS + entry * 8, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every lock back.
+    pub fn unlock_all(&self) -> Result<()> {
+        for entry in 0..LOCK_COUNT {
+            let offset = self.region.load(self.at + LOCKS + entry * 8)?;
+            if offset != 0 {
+                release(self.region, offset, self.owner())?;
+                self.note(LOCKS + entry * 8, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a lock from an operation that is proved dead: exactly the word that was judged is exchanged.
+    pub(crate) fn take_over(&self, offset: u64, dead: LockOwner) -> Result<bool> {
+        let word = self.region.load(offset)?;
+        if decode(self.region, word)? != Some(dead) {
+            return Ok(false);
+        }
+        let entry = self.free_entry(offset)?;
+        self.note(LOCKS + entry * 8, offset)?;
+        let mine = word_of(self.owner(), self.region.superblock().run, word & WAITERS != 0);
+        let won = self.region.commit_exchange(offset, word, mine, MustFence::nothing())?;
+        if !won {
+            self.note(LOCKS + entry * 8, 0)?;
+        }
+        Ok(won)
+    }
+}
+
+fn release(region: &Region, offset: u64, owner: LockOwner) -> Result<()> {
+    loop {
+        let word = region.load(offset)?;
+        if decode(region, word) != Ok(Some(owner)) {
+            // Not ours (any more): somebody damaged the word. `check` reports what it finds there.
+            return Ok(());
+        }
+        if region.commit_exchange(offset, word, 0, MustFence::nothing())? {
+            if word & WAITERS != 0 {
+                let _ = futex::wake(low_half(region, offset)?, futex::Flags::empty(), u32::MAX >> 1);
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the operation that `owner` names still holds its lane.
+pub(crate) fn lane_of(region: &Region, owner: LockOwner) -> Result<Option<crate::image::Image>> {
+    let claim = claim_of(region.load(region.lane_at(owner.lane)? + CLAIM)?);
+    Ok(claim.filter(|claim| claim.generation == owner.generation).map(|claim| claim.image))
+}

@@ -1,0 +1,242 @@
+//! Making the real directory under a mount prefix unwritable, so that a call that bypasses the interception library
+//! fails instead of leaving a file where nobody looks for it.
+
+use core::fmt;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::covers::{Cover, CoverKind};
+use super::directory::RegionDirectory;
+use super::error::{PlaceError, Reason, Refusal, ShownPath};
+use super::mount::mount_tmpfs_like;
+use super::remove::is_own_cover;
+use super::text::PathText;
+use super::{Place, for_each_entry};
+
+/// How a prefix is unwritable now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// What was done, now or by an earlier call.
+    pub kind: CoverKind,
+    /// Why there is no read-only mount although root asked for it: root can still write there.
+    pub cannot_mount: Option<Errno>,
+}
+
+/// A prefix cannot be covered; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoverError {
+    /// The region's own directory is in the way.
+    Place(PlaceError),
+    /// Not an absolute path of plain components below `/`.
+    BadPrefix {
+        /// What was given.
+        prefix: ShownPath,
+    },
+    /// Its parent directory does not exist.
+    NoParent {
+        /// The prefix.
+        prefix: ShownPath,
+    },
+    /// The directory holds files, which would be hidden.
+    NotEmpty {
+        /// The prefix.
+        prefix: ShownPath,
+    },
+    /// What is there is not a directory of the caller's.
+    Refused {
+        /// The prefix.
+        prefix: ShownPath,
+        /// What is wrong with it.
+        why: Refusal,
+    },
+    /// A system call failed.
+    Failed {
+        /// "cannot ... PREFIX".
+        doing: &'static str,
+        /// The prefix.
+        prefix: ShownPath,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+}
+
+impl From<PlaceError> for CoverError {
+    fn from(error: PlaceError) -> Self {
+        CoverError::Place(error)
+    }
+}
+
+/// What is at a prefix before anything is done.
+enum Found {
+    Nothing,
+    /// An empty directory with these permission bits.
+    EmptyDirectory(u32),
+    /// A read-only mount as this module makes them.
+    Cover,
+}
+
+impl Place {
+    /// Covers `prefix` for `region` and remembers it there, so that removing the region undoes it.
+    ///
+    /// As root by an empty read-only mount over the directory, which is made if missing; otherwise, or where mounting
+    /// is not permitted, by an empty directory without write permission.
+    pub fn cover(&self, region: &RegionDirectory, prefix: &[u8]) -> Result<Covered, CoverError> {
+        let path = checked(prefix)?;
+        let _short = self.lock()?;
+        let earlier = self.cover_of(prefix)?;
+        let found = examine(&path)?;
+        if rustix::process::geteuid().is_root() {
+            let made = matches!(found, Found::Nothing) || earlier.is_some_and(CoverKind::is_made);
+            let kind = if made { CoverKind::MadeAndMounted } else { CoverKind::Mounted };
+            remember(region, kind, prefix)?;
+            match cover_by_mount(&path, &found) {
+                Ok(()) => return Ok(Covered { kind, cannot_mount: None }),
+                Err(errno @ (Errno::PERM | Errno::ACCESS)) => {
+                    let found = examine(&path)?;
+                    let kind = self.cover_by_mode(region, prefix, &path, &found, made)?;
+                    return Ok(Covered { kind, cannot_mount: Some(errno) });
+                }
+                Err(errno) => return Err(failed("mount over", &path, errno)),
+            }
+        }
+        let made = matches!(found, Found::Nothing) || earlier == Some(CoverKind::Made);
+        let kind = self.cover_by_mode(region, prefix, &path, &found, made)?;
+        Ok(Covered { kind, cannot_mount: None })
+    }
+
+    fn cover_by_mode(
+        &self,
+        region: &RegionDirectory,
+        prefix: &[u8],
+        path: &PathText,
+        found: &Found,
+        made: bool,
+    ) -> Result<CoverKind, CoverError> {
+        let kind = if made { CoverKind::Made } else { CoverKind::Closed };
+        match found {
+            Found::Nothing => {
+                remember(region, kind, prefix)?;
+                make_directory(path, Mode::RUSR | Mode::XUSR)?;
+            }
+            Found::EmptyDirectory(mode) => {
+                remember(region, kind, prefix)?;
+                if mode & 0o222 != 0 {
+                    rustix::fs::chmod(path.as_c_str(), Mode::from_raw_mode(mode & 0o555))
+                        .map_err(|errno| failed("close", path, errno))?;
+                }
+            }
+            Found::Cover => {}
+        }
+        Ok(kind)
+    }
+}
+
+fn failed(doing: &'static str, path: &PathText, errno: Errno) -> CoverError {
+    CoverError::Failed { doing, prefix: ShownPath::of(path), errno }
+}
+
+/// Only a path that means the same to everybody: absolute, no empty, `.` or `..` component, not the root.
+fn checked(prefix: &[u8]) -> Result<PathText, CoverError> {
+    let path = PathText::from_bytes(prefix);
+    let plain = |component: &[u8]| !component.is_empty() && component != b"." && component != b"..";
+    let usable = prefix.len() > 1
+        && prefix[0] == b'/'
+        && prefix[1..].split(|&byte| byte == b'/').all(plain)
+        && !prefix.iter().any(|&byte| byte == b'\n' || byte == 0)
+        && !path.is_cut();
+    if usable { Ok(path) } else { Err(CoverError::BadPrefix { prefix: ShownPath::of_bytes(prefix) }) }
+}
+
+fn examine(path: &PathText) -> Result<Found, CoverError> {
+    let prefix = ShownPath::of(path);
+    let stat = match rustix::fs::statat(CWD, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) if has_parent(path) => return Ok(Found::Nothing),
+        Err(Errno::NOENT) => return Err(CoverError::NoParent { prefix }),
+        Err(errno) => return Err(failed("examine", path, errno)),
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(CoverError::Refused { prefix, why: Refusal::NotADirectory });
+    }
+    let expected = rustix::process::geteuid().as_raw();
+    if stat.st_uid != expected {
+        return Err(CoverError::Refused { prefix, why: Refusal::Owner { found: stat.st_uid, expected } });
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory =
+        rustix::fs::open(path.as_c_str(), flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+    let mut empty = true;
+    for_each_entry(&directory, path, &mut |_, _| {
+        empty = false;
+        Ok(false)
+    })?;
+    if !empty {
+        return Err(CoverError::NotEmpty { prefix });
+    }
+    Ok(if is_own_cover(path) { Found::Cover } else { Found::EmptyDirectory(stat.st_mode & 0o7777) })
+}
+
+fn has_parent(path: &PathText) -> bool {
+    let bytes = path.as_bytes();
+    let slash = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    let parent = PathText::from_bytes(&bytes[..slash.max(1)]);
+    rustix::fs::stat(parent.as_c_str()).is_ok()
+}
+
+/// Writes the deed down before it is done, once.
+fn remember(region: &RegionDirectory, kind: CoverKind, prefix: &[u8]) -> Result<(), CoverError> {
+    let mut known = false;
+    region.for_each_cover(&mut |cover| {
+        known = cover == Cover { kind, prefix };
+        !known
+    })?;
+    if !known {
+        region.add_cover(Cover { kind, prefix })?;
+    }
+    Ok(())
+}
+
+fn make_directory(path: &PathText, mode: Mode) -> Result<(), CoverError> {
+    match rustix::fs::mkdir(path.as_c_str(), mode) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed("make the directory", path, errno)),
+    }
+}
+
+fn cover_by_mount(path: &PathText, found: &Found) -> Result<(), Errno> {
+    match found {
+        Found::Cover => return Ok(()),
+        Found::Nothing => match rustix::fs::mkdir(path.as_c_str(), Mode::RWXU | Mode::RGRP | Mode::XGRP) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        },
+        Found::EmptyDirectory(_) => {}
+    }
+    // One page and its root inode: nothing fits, even if somebody mounts it writable again.
+    mount_tmpfs_like(c"tmpfs", path, c"size=1,nr_inodes=1,mode=0555", true)
+}
+
+impl fmt::Display for CoverError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CoverError::Place(error) => error.fmt(out),
+            CoverError::BadPrefix { prefix } => write!(
+                out,
+                "`{prefix}` cannot be a mount prefix: give an absolute path below / without . or .. such as /lifeboat"
+            ),
+            CoverError::NoParent { prefix } => {
+                write!(out, "{prefix} cannot be made: its parent directory does not exist; make it or choose another --mount")
+            }
+            CoverError::NotEmpty { prefix } => {
+                write!(out, "{prefix} holds files that the mount would hide: choose another --mount or move them away")
+            }
+            CoverError::Refused { prefix, why } => write!(out, "{prefix} {why}: choose another --mount"),
+            CoverError::Failed { doing, prefix, errno } => {
+                write!(out, "cannot {doing} {prefix}: {}; choose another --mount", Reason(*errno))
+            }
+        }
+    }
+}
+
+impl core::error::Error for CoverError {}

@@ -1,0 +1,185 @@
+//! What the kernel says of processes, read through `/proc` with raw calls into fixed buffers.
+
+use crate::{Errno, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+
+/// Decimal digits of `value`, followed by `tail`, in `out`; returns the length.
+pub fn decimal(prefix: &[u8], value: u64, tail: &[u8], out: &mut [u8; 64]) -> usize {
+    let mut digits = [0u8; 20];
+    let mut count = 0;
+    let mut rest = value;
+    loop {
+        digits[count] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    let mut at = 0;
+    for &byte in prefix {
+        out[at] = byte;
+        at += 1;
+    }
+    for index in (0..count).rev() {
+        out[at] = digits[index];
+        at += 1;
+    }
+    for &byte in tail {
+        out[at] = byte;
+        at += 1;
+    }
+    at
+}
+
+fn open(path: &[u8]) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads a whole small file into `into`; returns the length.
+pub fn read_small(path: &[u8], into: &mut [u8]) -> Result<usize> {
+    let file = open(path)?;
+    let mut have = 0;
+    while have < into.len() {
+        match rustix::io::read(&file, &mut into[have..]) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}
+
+/// Start time of a process in clock ticks since boot; `NOENT` or `SRCH` when there is none.
+pub fn start_time(pid: u32) -> Result<u64> {
+    let mut path = [0; 64];
+    let length = decimal(b"/proc/", pid as u64, b"/stat", &mut path);
+    let mut text = [0; 1024];
+    let have = read_small(&path[..length], &mut text)?;
+    parse_start_time(&text[..have]).ok_or(Errno::IO)
+}
+
+/// Start time of this process.
+pub fn own_start_time() -> Result<u64> {
+    let mut text = [0; 1024];
+    let have = read_small(b"/proc/self/stat", &mut text)?;
+    parse_start_time(&text[..have]).ok_or(Errno::IO)
+}
+
+fn parse_start_time(text: &[u8]) -> Option<u64> {
+    // The command name may hold anything, also spaces and ')': fields are counted from the last ')'.
+    let after = text.iter().rposition(|&byte| byte == b')')? + 1;
+    let field = text[after..].split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
+    parse_decimal(field)
+}
+
+/// A decimal number without sign; `None` for anything else.
+pub fn parse_decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |value, &byte| {
+        byte.is_ascii_digit().then_some(())?;
+        value.checked_mul(10)?.checked_add((byte - b'0') as u64)
+    })
+}
+
+/// A hexadecimal number.
+fn parse_hexadecimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |value, &byte| Some(value.checked_mul(16)? + (byte as char).to_digit(16)? as u64))
+}
+
+/// Which pid namespace this process is in (inode number of its namespace file).
+pub fn pid_namespace() -> Result<u64> {
+    Ok(rustix::fs::stat(c"/proc/self/ns/pid")?.st_ino)
+}
+
+/// A number that differs from boot to boot.
+pub fn boot() -> u64 {
+    let mut text = [0; 64];
+    match read_small(b"/proc/sys/kernel/random/boot_id", &mut text) {
+        Ok(have) => {
+            let low = lifeboat_kernels::checksum_slice(0, &text[..have]) as u64;
+            let high = lifeboat_kernels::checksum_slice(!0, &text[..have]) as u64;
+            high << 32 | low | 1
+        }
+        Err(_) => 1,
+    }
+}
+
+/// Whether process `pid` has the file {device, inode} mapped. Unreadable counts as yes: death is proved, never guessed.
+pub fn maps_file(pid: u32, device: u64, inode: u64) -> bool {
+    let mut path = [0; 64];
+    let length = decimal(b"/proc/", pid as u64, b"/maps", &mut path);
+    let file = match open(&path[..length]) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::SRCH) => return false,
+        Err(_) => return true,
+    };
+    let mut line = [0u8; 512];
+    let mut filled = 0;
+    let mut buffer = [0u8; 4096];
+    loop {
+        let count = match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            // The process vanished while we were reading.
+            Err(Errno::SRCH) => return false,
+            Err(_) => return true,
+        };
+        for &byte in &buffer[..count] {
+            if byte == b'\n' {
+                if line_names(&line[..filled], device, inode) {
+                    return true;
+                }
+                filled = 0;
+            } else if filled < line.len() {
+                line[filled] = byte;
+                filled += 1;
+            }
+        }
+    }
+}
+
+fn line_names(line: &[u8], device: u64, inode: u64) -> bool {
+    let mut fields = line.split(|&byte| byte == b' ').filter(|field| !field.is_empty()).skip(3);
+    let (Some(numbers), Some(number)) = (fields.next(), fields.next()) else { return false };
+    let Some(colon) = numbers.iter().position(|&byte| byte == b':') else { return false };
+    parse_hexadecimal(&numbers[..colon]) == Some(rustix::fs::major(device) as u64)
+        && parse_hexadecimal(&numbers[colon + 1..]) == Some(rustix::fs::minor(device) as u64)
+        && parse_decimal(number) == Some(inode)
+}
+
+/// Nanoseconds since 1970, to the kernel's tick: what files are stamped with.
+pub fn now() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_cannot_forge_the_start_time() {
+        let text = b"12 (a) 1 2 (b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+        assert_eq!(parse_start_time(text), Some(777));
+    }
+
+    #[test]
+    fn this_process_started_once() {
+        assert_eq!(own_start_time().unwrap(), start_time(std::process::id()).unwrap());
+    }
+
+    #[test]
+    fn an_absent_process_has_no_start_time() {
+        assert!(start_time(0x3fff_ffff).is_err());
+        assert!(!maps_file(0x3fff_ffff, 1, 1));
+    }
+}

@@ -1,0 +1,125 @@
+//! Recovery: finishing what dead images began, by whoever meets it.
+//!
+//! An image that is proved gone is claimed by one recoverer at a time. For each of its lanes: a committed transaction is
+//! applied (again), its locks are taken over, what the file system must finish is finished, units linked nowhere are
+//! freed, the locks are given back. Every step may be repeated, so a recoverer may itself be killed at any instruction.
+
+use crate::image::{self, Image};
+use crate::lane::{
+    self, CLAIM, HAZARD, LOCK_COUNT, LOCKS, Lane, OWNS_UNITS, RANGE_END, RANGE_START, TASK, TASK_KIND, Task, claim_of,
+};
+use crate::lock::{self, LockOwner};
+use crate::region::Region;
+use crate::{Result, space};
+
+/// What the floor above does for dead operations.
+pub trait Finish {
+    /// Finishes the task of a dead operation; `lane` holds the locks that it held.
+    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()>;
+    /// An image is gone: whatever else it alone held.
+    fn image_gone(&self, image: Image) -> Result<()>;
+}
+
+/// Looks at the owner of a lock that does not come free, and recovers it if it is dead.
+pub(crate) fn examine(region: &Region, offset: u64, owner: LockOwner, finish: &dyn Finish) -> Result<()> {
+    match lock::lane_of(region, owner)? {
+        Some(image) => recover_image(region, image.slot, finish).map(|_| ()),
+        None => {
+            // The lane moved on without this lock: a store into the word by somebody who does not own it. The lock's
+            // owner cannot exist, so the word is exchanged for a free one if it is still the same.
+            let word = region.load(offset)?;
+            if lock::decode(region, word)? == Some(owner) && lock::lane_of(region, owner)?.is_none() {
+                region.commit_exchange(offset, word, 0, lifeboat_kernels::MustFence::nothing())?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Recovers the image in `slot` if it is proved gone; tells whether it did.
+pub fn recover_image(region: &Region, slot: u32, finish: &dyn Finish) -> Result<bool> {
+    match image::claim_for_recovery(region, slot)? {
+        Some(dead) => recover_claimed(region, dead, finish).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Recovers every image that is proved gone; tells how many.
+pub fn recover_all(region: &Region, finish: &dyn Finish) -> Result<u32> {
+    let mut count = 0;
+    let mut slots = [0u64; 1024 / 64];
+    image::attached(region, |image, _| slots[(image.slot as usize / 64) % 16] |= 1 << (image.slot % 64))?;
+    for slot in 0..region.geometry().images as u32 {
+        if slots[(slot as usize / 64) % 16] & 1 << (slot % 64) != 0 && recover_image(region, slot, finish)? {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// A program that this process executed before the present one left its slot: it is gone by definition.
+pub fn recover_own_predecessors(region: &Region, finish: &dyn Finish) -> Result<()> {
+    let mut found = [Image { slot: 0, generation: 0 }; 8];
+    let mut count = 0;
+    image::own_predecessors(region, |image| {
+        if count < found.len() {
+            found[count] = image;
+            count += 1;
+        }
+    })?;
+    for &image in &found[..count] {
+        if image::claim_predecessor(region, image)? {
+            recover_claimed(region, image, finish)?;
+        }
+    }
+    Ok(())
+}
+
+fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<()> {
+    let mut owns_units = false;
+    for index in 0..region.geometry().lanes as u32 {
+        let at = region.lane_at(index)?;
+        let Some(claim) = claim_of(region.load(at + CLAIM)?) else { continue };
+        if claim.image == dead {
+            owns_units |= region.load(at + OWNS_UNITS)? != 0;
+            recover_lane(region, LockOwner { lane: index, generation: claim.generation }, at, finish)?;
+        }
+    }
+    if owns_units {
+        space::reclaim_owned(region, dead)?;
+    }
+    // Only now may the lanes be used again: until here their claims told whose the owned units were.
+    for index in 0..region.geometry().lanes as u32 {
+        let at = region.lane_at(index)?;
+        if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| claim.image == dead) {
+            region.word(at + OWNS_UNITS)?.store(0, core::sync::atomic::Ordering::Release);
+            lane::free_claim(region, at)?;
+        }
+    }
+    finish.image_gone(dead)?;
+    image::recovered(region, dead)
+}
+
+fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) -> Result<()> {
+    lane::redo(region, at)?;
+    let mine = Lane::claim(region)?;
+    let task = Task {
+        kind: region.load(at + TASK_KIND)?,
+        inode: region.load(at + TASK)?,
+        hazard: region.load(at + HAZARD)?,
+        range: (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?),
+    };
+    for entry in 0..LOCK_COUNT {
+        let offset = region.load(at + LOCKS + entry * 8)?;
+        if offset != 0 {
+            mine.take_over(offset, dead)?;
+        }
+    }
+    if task.kind != 0 || task.hazard != 0 {
+        finish.finish(&mine, task)?;
+    }
+    for field in [TASK_KIND, HAZARD].into_iter().chain((0..LOCK_COUNT).map(|entry| LOCKS + entry * 8)) {
+        region.word(at + field)?.store(0, core::sync::atomic::Ordering::Release);
+    }
+    Ok(())
+}

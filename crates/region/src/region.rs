@@ -1,0 +1,372 @@
+//! The region as one value: the mapping, its tables, and this process's private notes about it.
+
+use crate::commit::{Volatile, commit, commit_exchange};
+use crate::layout::{Geometry, IMAGE, LANE, SUPERBLOCK};
+use crate::mapping::Mapping;
+use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
+use crate::{DAMAGED, Errno, Result, process};
+use core::fmt;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use lifeboat_kernels::MustFence;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// Descriptors of ours live here and above, out of the way of programs and `select`.
+const HIGH_DESCRIPTOR: i32 = 1000;
+
+/// Words that a forked child must not inherit: the kernel hands it zeros (`MADV_WIPEONFORK`).
+#[repr(C)]
+pub(crate) struct Private {
+    /// This process image's slot: 0 = none yet, else slot + 1 in bits 0..32, generation in 32..48.
+    pub(crate) image: AtomicU64,
+    /// Held while a slot is being taken.
+    pub(crate) taking: AtomicU32,
+    /// Descriptor of the slot's lock file, plus one.
+    pub(crate) lock_file: AtomicU32,
+}
+
+/// A region attached by this process.
+pub struct Region {
+    mapping: Mapping,
+    superblock: Superblock,
+    directory: OwnedFd,
+    file: OwnedFd,
+    device: u64,
+    inode: u64,
+    pub(crate) private: &'static Private,
+    pub(crate) lane_cursor: AtomicU32,
+    /// Per class of unit: chunk in bits 32.., unit in bits ..32.
+    pub(crate) cursors: [AtomicU64; 5],
+    pub(crate) chunk_cursor: AtomicU32,
+}
+
+/// Why a region could not be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The directory or the file in it cannot be opened: not created, removed, or not ours.
+    Open(Errno),
+    /// The directory or file belongs to another user, is open to others, has several names, or is no regular file.
+    NotOurs,
+    /// The file's length cannot be a region's: truncated, or not a region.
+    Length(u64),
+    /// Neither superblock counts; the reason of the first.
+    Superblock(SuperblockError),
+    /// The kernel refused the mapping (address space limit, memory).
+    Map(Errno),
+    /// A file under `/proc` that proof of death needs is missing.
+    Proc(Errno),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(Errno::NOENT) => write!(f, "no such region; make it with `lifeboat region create`"),
+            Self::Open(error) => write!(f, "cannot open the region: {error}"),
+            Self::NotOurs => write!(
+                f,
+                "the region's file or directory is not owned by this user alone (owner, mode 0600/0700, one name); remove it and create it again"
+            ),
+            Self::Length(length) => {
+                write!(f, "the region's file has {length} bytes, which no region has: truncated? remove it and create it again")
+            }
+            Self::Superblock(error) => write!(f, "the region's superblock is refused: {error}"),
+            Self::Map(error) => write!(f, "cannot map the region: {error}; is the address space limited (ulimit -v)?"),
+            Self::Proc(error) => write!(f, "cannot read /proc: {error}; mount it"),
+        }
+    }
+}
+
+/// What a new region is to be.
+pub struct FormatOptions<'a> {
+    /// Name; at most [`NAME_LONGEST`] bytes.
+    pub name: &'a [u8],
+    /// Owner.
+    pub uid: u32,
+    /// Drawn at random.
+    pub identity: u64,
+}
+
+/// Why a file could not be made into a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// The length is not a multiple of 2 MiB, or too small or large.
+    Length(u64),
+    /// The name is too long.
+    Name,
+    /// The kernel refused.
+    System(Errno),
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(length) => {
+                write!(f, "a region cannot have {length} bytes: take a multiple of 2 MiB, at least 8 MiB, at most 1 TiB")
+            }
+            Self::Name => write!(f, "the region's name is longer than {NAME_LONGEST} bytes"),
+            Self::System(error) => write!(f, "cannot initialise the region: {error}"),
+        }
+    }
+}
+
+/// Writes the superblocks of a new region into `file`, all of whose bytes are zero. The file system in it is made by
+/// `fs`.
+pub fn format(file: BorrowedFd<'_>, options: &FormatOptions<'_>) -> core::result::Result<(), FormatError> {
+    let length = rustix::fs::fstat(file).map_err(FormatError::System)?.st_size as u64;
+    let geometry = Geometry::of(length).ok_or(FormatError::Length(length))?;
+    let mut name = [0; NAME_LONGEST];
+    name.get_mut(..options.name.len()).ok_or(FormatError::Name)?.copy_from_slice(options.name);
+    let superblock = Superblock {
+        sequence: 1,
+        geometry,
+        uid: options.uid,
+        run: 1,
+        boot: process::boot(),
+        identity: options.identity,
+        created: process::now(),
+        node: 0,
+        job: 0,
+        epoch: 0,
+        name,
+        features: [
+            crate::superblock::COMPATIBLE,
+            crate::superblock::READ_COMPATIBLE,
+            crate::superblock::INCOMPATIBLE,
+        ],
+    };
+    let mapping = map(file, length).map_err(FormatError::System)?;
+    write_superblocks(&mapping, &superblock).map_err(FormatError::System)?;
+    // SAFETY: `map` made exactly this mapping a moment ago and nothing refers to it any more.
+    let _ = unsafe { rustix::mm::munmap(mapping.base() as *mut _, length as usize) };
+    Ok(())
+}
+
+/// Second copy first, so that a kill between the two leaves a whole one in either order of sequence.
+fn write_superblocks(mapping: &Mapping, superblock: &Superblock) -> Result<()> {
+    let bytes = superblock.encode();
+    for at in [SUPERBLOCK, 0] {
+        let copied = mapping.write_bytes(at + 8, &bytes[8..])?;
+        let mut magic = [0; 8];
+        magic.copy_from_slice(&bytes[..8]);
+        commit::<Volatile>(mapping.word(at)?, u64::from_le_bytes(magic), copied);
+    }
+    Ok(())
+}
+
+fn map(file: BorrowedFd<'_>, length: u64) -> Result<Mapping> {
+    // SAFETY: a new shared mapping at an address that the kernel chooses overlaps nothing.
+    let base = unsafe {
+        rustix::mm::mmap(
+            core::ptr::null_mut(),
+            length as usize,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            file,
+            0,
+        )
+    }?;
+    // SAFETY: mapped just now; whoever unmaps it (only `format` and `Drop`) has no reference left.
+    Ok(unsafe { Mapping::new(base.cast(), length) })
+}
+
+/// Reads both superblock copies; the newest whole one, and what is wrong with each.
+pub fn read_superblocks(mapping: &Mapping) -> Result<[core::result::Result<Superblock, SuperblockError>; 2]> {
+    let mut bytes = [[0u8; ENCODED]; 2];
+    mapping.read_bytes(0, &mut bytes[0])?;
+    mapping.read_bytes(SUPERBLOCK, &mut bytes[1])?;
+    Ok([
+        Superblock::decode(&bytes[0], mapping.length()),
+        Superblock::decode(&bytes[1], mapping.length()),
+    ])
+}
+
+fn newest(copies: [core::result::Result<Superblock, SuperblockError>; 2]) -> core::result::Result<Superblock, SuperblockError> {
+    match copies {
+        [Ok(a), Ok(b)] => Ok(if b.sequence > a.sequence { b } else { a }),
+        [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
+        // A whole copy of another version says more than a damaged one.
+        [Err(_), Err(other @ SuperblockError::OtherVersion(_))] => Err(other),
+        [Err(first), Err(_)] => Err(first),
+    }
+}
+
+/// Moves a descriptor out of the program's way; stays where it is when the limit does not allow that.
+pub(crate) fn out_of_the_way(file: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&file, HIGH_DESCRIPTOR).unwrap_or(file)
+}
+
+fn is_private(stat: &rustix::fs::Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0
+}
+
+impl Region {
+    /// Attaches the region in `directory` (see "Where a region lives" in ARCHITECTURE.md).
+    pub fn attach(directory: &[u8]) -> core::result::Result<Region, AttachError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, Mode::empty()).map_err(AttachError::Open)?;
+        let stat = rustix::fs::fstat(&directory).map_err(AttachError::Open)?;
+        if !is_private(&stat) {
+            return Err(AttachError::NotOurs);
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, c"memory/region", flags, Mode::empty()).map_err(AttachError::Open)?;
+        Region::attach_file(out_of_the_way(directory), out_of_the_way(file))
+    }
+
+    /// Attaches the region in `file`, whose lock files and tags are under `directory`.
+    pub fn attach_file(directory: OwnedFd, file: OwnedFd) -> core::result::Result<Region, AttachError> {
+        let stat = rustix::fs::fstat(&file).map_err(AttachError::Open)?;
+        let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+        if !regular || !is_private(&stat) || stat.st_nlink > 1 {
+            return Err(AttachError::NotOurs);
+        }
+        let length = stat.st_size as u64;
+        if Geometry::of(length).is_none() {
+            return Err(AttachError::Length(length));
+        }
+        let mapping = map(file.as_fd(), length).map_err(AttachError::Map)?;
+        // Parents of forked children must not pay for the region's pages in core dumps.
+        // SAFETY: advice on our own mapping changes no contents.
+        let _ = unsafe { rustix::mm::madvise(mapping.base() as *mut _, length as usize, Advice::LinuxDontDump) };
+        match Region::with_mapping(directory, file, &mapping, stat.st_dev, stat.st_ino) {
+            Ok(region) => Ok(region),
+            Err(error) => {
+                // SAFETY: nothing refers to the mapping: no region was made of it.
+                let _ = unsafe { rustix::mm::munmap(mapping.base() as *mut _, length as usize) };
+                Err(error)
+            }
+        }
+    }
+
+    fn with_mapping(
+        directory: OwnedFd,
+        file: OwnedFd,
+        mapping: &Mapping,
+        device: u64,
+        inode: u64,
+    ) -> core::result::Result<Region, AttachError> {
+        let copies = read_superblocks(mapping).map_err(AttachError::Open)?;
+        let superblock = newest(copies).map_err(AttachError::Superblock)?;
+        if superblock.uid != rustix::process::geteuid().as_raw() {
+            return Err(AttachError::NotOurs);
+        }
+        let private = private_page().map_err(AttachError::Map)?;
+        // SAFETY: the caller hands the mapping over; on success it lives as long as the region.
+        let mapping = unsafe { Mapping::new(mapping.base() as *mut u8, mapping.length()) };
+        Ok(Region {
+            mapping,
+            superblock,
+            directory,
+            file,
+            device,
+            inode,
+            private,
+            lane_cursor: AtomicU32::new(0),
+            cursors: [const { AtomicU64::new(u64::MAX) }; 5],
+            chunk_cursor: AtomicU32::new(0),
+        })
+    }
+
+    /// What the region is.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Where its tables are.
+    pub fn geometry(&self) -> &Geometry {
+        &self.superblock.geometry
+    }
+
+    /// The region's directory.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The carrier's file, for mapping pieces of it.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Numbers of the descriptors that belong to this library and that programs must not close.
+    pub fn own_descriptors(&self) -> [i32; 3] {
+        use core::sync::atomic::Ordering;
+        use rustix::fd::AsRawFd;
+        let lock_file = self.private.lock_file.load(Ordering::Acquire) as i32 - 1;
+        [self.directory.as_raw_fd(), self.file.as_raw_fd(), lock_file]
+    }
+
+    /// Device and inode number of the carrier's file.
+    pub fn file_identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// The two superblock copies as they are now.
+    pub fn superblock_copies(&self) -> Result<[core::result::Result<Superblock, SuperblockError>; 2]> {
+        read_superblocks(&self.mapping)
+    }
+
+    /// Rewrites both superblock copies from the one that counts (a damaged copy is whole again).
+    pub fn rewrite_superblocks(&self) -> Result<()> {
+        let newer = Superblock { sequence: self.superblock.sequence + 1, ..self.superblock };
+        write_superblocks(&self.mapping, &newer)
+    }
+
+    /// Publishes a word of the durable part.
+    pub fn commit(&self, offset: u64, value: u64, data: MustFence) -> Result<()> {
+        commit::<Volatile>(self.mapping.word(offset)?, value, data);
+        Ok(())
+    }
+
+    /// Publishes a word of the durable part if it still holds `old`; tells whether it did.
+    pub fn commit_exchange(&self, offset: u64, old: u64, new: u64, data: MustFence) -> Result<bool> {
+        Ok(commit_exchange::<Volatile>(self.mapping.word(offset)?, old, new, data).is_ok())
+    }
+
+    /// Offset of an image slot.
+    pub(crate) fn image_at(&self, slot: u32) -> Result<u64> {
+        if slot as u64 >= self.geometry().images {
+            return Err(DAMAGED);
+        }
+        Ok(self.geometry().images_at + slot as u64 * IMAGE)
+    }
+
+    /// Offset of a lane.
+    pub fn lane_at(&self, lane: u32) -> Result<u64> {
+        if lane as u64 >= self.geometry().lanes {
+            return Err(DAMAGED);
+        }
+        Ok(self.geometry().lanes_at + lane as u64 * LANE)
+    }
+}
+
+impl Deref for Region {
+    type Target = Mapping;
+    fn deref(&self) -> &Mapping {
+        &self.mapping
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        crate::image::give_up(self);
+        // SAFETY: the region is gone, so no reference into its mapping is left; the private page likewise.
+        unsafe {
+            let _ = rustix::mm::munmap(self.mapping.base() as *mut _, self.mapping.length() as usize);
+            let _ = rustix::mm::munmap(self.private as *const Private as *mut _, 4096);
+        }
+    }
+}
+
+fn private_page() -> Result<&'static Private> {
+    // SAFETY: a new private mapping at an address that the kernel chooses overlaps nothing.
+    let page = unsafe {
+        rustix::mm::mmap_anonymous(core::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+    }?;
+    // SAFETY: our own page; the advice takes effect in children only.
+    unsafe { rustix::mm::madvise(page, 4096, Advice::LinuxWipeOnFork) }?;
+    // SAFETY: 4096 zero bytes, aligned to a page, are a valid `Private` (atomics only), and stay mapped until the region
+    // that holds the reference is dropped.
+    Ok(unsafe { &*page.cast::<Private>() })
+}

@@ -1,0 +1,407 @@
+//! Space: chunks of one class each, units taken by compare-exchange of their owner word. No free lists, no counters
+//! that must agree: what is free is what its owner word says.
+//!
+//! A chunk word: bits 0..4 state (free, claimed, in use), 4..8 class, 8 "was used before: contents not zero",
+//! 32..64 lane and lane generation of the claimer.
+
+use crate::image::Image;
+use crate::lane::{CLAIM, Lane, OWNS_UNITS, claim_of};
+use crate::layout::{BLOCK, CELL, CHUNK, ENTRY, EXTENT, OWNER, OWNERS_PER_CHUNK};
+use crate::owner::{Kind, Owner, State};
+use crate::region::Region;
+use crate::{DAMAGED, Errno, Result};
+use core::sync::atomic::Ordering;
+use lifeboat_kernels::MustFence;
+
+const FREE: u64 = 0;
+const IN_CLAIM: u64 = 1;
+const IN_USE: u64 = 2;
+const DIRTY: u64 = 1 << 8;
+
+/// How many chunks of the wanted class are searched before a fresh one is opened.
+const SEARCHED_FIRST: u32 = 3;
+
+/// Class of a chunk: the size of its units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Class {
+    /// 64 bytes.
+    Entry = 1,
+    /// 256 bytes.
+    Cell = 2,
+    /// 4 KiB.
+    Block = 3,
+    /// 64 KiB.
+    Extent = 4,
+}
+
+impl Class {
+    fn of_word(word: u64) -> Option<Class> {
+        match (word >> 4) & 15 {
+            1 => Some(Class::Entry),
+            2 => Some(Class::Cell),
+            3 => Some(Class::Block),
+            4 => Some(Class::Extent),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a unit.
+    pub const fn size(self) -> u64 {
+        match self {
+            Class::Entry => ENTRY,
+            Class::Cell => CELL,
+            Class::Block => BLOCK,
+            Class::Extent => EXTENT,
+        }
+    }
+
+    const fn units(self) -> u64 {
+        CHUNK / self.size()
+    }
+
+    /// The first units of a chunk of small units hold the owner words of the others.
+    /// Number of the first unit of a chunk that can hold something.
+    pub const fn first_unit(self) -> u64 {
+        match self {
+            Class::Entry | Class::Cell => self.units() * 8 / self.size(),
+            Class::Block | Class::Extent => 0,
+        }
+    }
+}
+
+/// A unit of space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its size class.
+    pub class: Class,
+    /// Offset of its owner word.
+    pub owner_at: u64,
+    /// Offset of its bytes.
+    pub at: u64,
+    /// Whether its bytes are known to be zero.
+    pub clean: bool,
+}
+
+fn chunk_word_at(region: &Region, chunk: u32) -> Result<u64> {
+    if chunk as u64 >= region.geometry().chunks {
+        return Err(DAMAGED);
+    }
+    Ok(region.geometry().chunk_words_at + chunk as u64 * 8)
+}
+
+fn owner_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
+    let g = region.geometry();
+    match class {
+        Class::Entry | Class::Cell => g.data_at + chunk as u64 * CHUNK + unit * 8,
+        Class::Block => g.owners_at + (chunk as u64 * OWNERS_PER_CHUNK + unit) * OWNER,
+        Class::Extent => g.owners_at + (chunk as u64 * OWNERS_PER_CHUNK + unit * (EXTENT / BLOCK)) * OWNER,
+    }
+}
+
+fn data_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
+    region.geometry().data_at + chunk as u64 * CHUNK + unit * class.size()
+}
+
+/// Where the owner word of the unit at `at` lies; [`DAMAGED`] when there is no unit of that class there.
+pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
+    let g = region.geometry();
+    let inside = at.checked_sub(g.data_at).ok_or(DAMAGED)?;
+    let chunk = inside / CHUNK;
+    if chunk >= g.chunks || !inside.is_multiple_of(class.size()) {
+        return Err(DAMAGED);
+    }
+    let word = region.load(g.chunk_words_at + chunk * 8)?;
+    let unit = inside % CHUNK / class.size();
+    if Class::of_word(word) != Some(class) || unit < class.first_unit() {
+        return Err(DAMAGED);
+    }
+    Ok(owner_at(region, chunk as u32, class, unit))
+}
+
+impl Lane<'_> {
+    /// Takes a unit of `class`, owned by this lane until a transaction links it or [`Lane::release`] gives it back.
+    /// `after` asks for the unit that follows the one at that offset, so that large files lie in runs. `NOSPC` when
+    /// there is none.
+    pub fn allocate(&self, class: Class, after: Option<u64>) -> Result<Unit> {
+        self.note(OWNS_UNITS, 1)?;
+        let search = Search { lane: self, region: self.region, class };
+        if let Some(at) = after
+            && let Some(unit) = search.exactly(at + class.size())?
+        {
+            return Ok(unit);
+        }
+        search.anywhere()
+    }
+
+    /// As [`Lane::allocate`], at the start of a chunk that nobody uses, if there is one.
+    pub fn allocate_run(&self, class: Class) -> Result<Unit> {
+        self.note(OWNS_UNITS, 1)?;
+        let search = Search { lane: self, region: self.region, class };
+        match search.in_fresh_chunk()? {
+            Some(unit) => Ok(unit),
+            None => search.anywhere(),
+        }
+    }
+
+    /// Gives back a unit that this lane owns and never linked.
+    pub fn release(&self, unit: Unit) -> Result<()> {
+        let owner = Owner::decode(self.region.load(unit.owner_at)?).ok_or(DAMAGED)?;
+        if owner.state != State::Owned || owner.lane() != (self.index, self.generation) {
+            return Err(DAMAGED);
+        }
+        self.region.commit(unit.owner_at, owner.freed().encode(), MustFence::nothing())
+    }
+}
+
+struct Search<'s, 'r> {
+    lane: &'s Lane<'r>,
+    region: &'r Region,
+    class: Class,
+}
+
+impl Search<'_, '_> {
+    fn exactly(&self, at: u64) -> Result<Option<Unit>> {
+        let g = self.region.geometry();
+        let Some(inside) = at.checked_sub(g.data_at) else { return Ok(None) };
+        let chunk = inside / CHUNK;
+        if chunk >= g.chunks || inside.is_multiple_of(CHUNK) {
+            return Ok(None);
+        }
+        let unit = inside % CHUNK / self.class.size();
+        self.take(chunk as u32, unit)
+    }
+
+    /// Takes one unit if it is free and its chunk has the class.
+    fn take(&self, chunk: u32, unit: u64) -> Result<Option<Unit>> {
+        let word_at = chunk_word_at(self.region, chunk)?;
+        let before = self.region.load(word_at)?;
+        if before & 15 != IN_USE || Class::of_word(before) != Some(self.class) {
+            return Ok(None);
+        }
+        let owner_at = owner_at(self.region, chunk, self.class, unit);
+        let word = self.region.load(owner_at)?;
+        // A damaged word is a unit that cannot be used; `check` names it.
+        let Some(owner) = Owner::decode(word).filter(|owner| owner.is_free()) else { return Ok(None) };
+        let mine = owner.taken_by(self.lane.index, self.lane.generation).encode();
+        if !self.region.commit_exchange(owner_at, word, mine, MustFence::nothing())? {
+            return Ok(None);
+        }
+        // Somebody may be turning an empty chunk into another class: then either they see our word, or we see theirs.
+        let after = self.region.word(word_at)?.load(Ordering::SeqCst);
+        if after & 15 != IN_USE || Class::of_word(after) != Some(self.class) {
+            self.region.commit_exchange(owner_at, mine, word, MustFence::nothing())?;
+            return Ok(None);
+        }
+        let clean = owner.state == State::Clean && after & DIRTY == 0;
+        let at = data_at(self.region, chunk, self.class, unit);
+        Ok(Some(Unit { class: self.class, owner_at, at, clean }))
+    }
+
+    fn in_chunk(&self, chunk: u32, from: u64) -> Result<Option<Unit>> {
+        for unit in from.max(self.class.first_unit())..self.class.units() {
+            if let Some(found) = self.take(chunk, unit)? {
+                self.remember(chunk, unit + 1);
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn remember(&self, chunk: u32, unit: u64) {
+        self.region.cursors[self.class as usize].store((chunk as u64) << 32 | unit, Ordering::Relaxed);
+    }
+
+    fn is_of_class(&self, chunk: u32) -> Result<bool> {
+        let word = self.region.load(chunk_word_at(self.region, chunk)?)?;
+        Ok(word & 15 == IN_USE && Class::of_word(word) == Some(self.class))
+    }
+
+    fn anywhere(&self) -> Result<Unit> {
+        let chunks = self.region.geometry().chunks as u32;
+        let cursor = self.region.cursors[self.class as usize].load(Ordering::Relaxed);
+        // Processes without a cursor start at different places.
+        let (current, unit) = match cursor {
+            u64::MAX => (self.lane.index.wrapping_mul(7919) % chunks, 0),
+            known => ((known >> 32) as u32 % chunks, known as u32 as u64),
+        };
+        if self.is_of_class(current)?
+            && let Some(found) = self.in_chunk(current, unit)?
+        {
+            return Ok(found);
+        }
+        let mut searched = 0;
+        for step in 1..=chunks.min(256) {
+            let chunk = (current + step) % chunks;
+            if self.is_of_class(chunk)? {
+                if let Some(found) = self.in_chunk(chunk, 0)? {
+                    return Ok(found);
+                }
+                searched += 1;
+                if searched == SEARCHED_FIRST {
+                    break;
+                }
+            }
+        }
+        if let Some(found) = self.in_fresh_chunk()? {
+            return Ok(found);
+        }
+        for chunk in 0..chunks {
+            if self.is_of_class(chunk)?
+                && let Some(found) = self.in_chunk(chunk, 0)?
+            {
+                return Ok(found);
+            }
+        }
+        if self.empty_a_chunk()?
+            && let Some(found) = self.in_fresh_chunk()?
+        {
+            return Ok(found);
+        }
+        Err(Errno::NOSPC)
+    }
+
+    /// Opens a free chunk for the class.
+    fn in_fresh_chunk(&self) -> Result<Option<Unit>> {
+        let chunks = self.region.geometry().chunks as u32;
+        let start = self.region.chunk_cursor.load(Ordering::Relaxed);
+        for step in 0..chunks {
+            let chunk = (start + step) % chunks;
+            let word_at = chunk_word_at(self.region, chunk)?;
+            let word = self.region.load(word_at)?;
+            if word & 15 != FREE || !self.claim_chunk(word_at, word)? {
+                continue;
+            }
+            self.clear_owner_words(chunk, word & DIRTY != 0)?;
+            let opened = IN_USE | (self.class as u64) << 4 | word & DIRTY;
+            self.region.commit(word_at, opened, MustFence::nothing())?;
+            self.region.chunk_cursor.store((chunk + 1) % chunks, Ordering::Relaxed);
+            if let Some(found) = self.in_chunk(chunk, 0)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn claim_chunk(&self, word_at: u64, word: u64) -> Result<bool> {
+        let holder = (self.lane.index as u64) << 48 | (self.lane.generation as u64) << 32;
+        let claimed = (word & (15 << 4 | DIRTY)) | IN_CLAIM | holder;
+        self.region.commit_exchange(word_at, word, claimed, MustFence::nothing())
+    }
+
+    /// Small units keep their owner words in the chunk, where an earlier class may have left anything.
+    fn clear_owner_words(&self, chunk: u32, dirty: bool) -> Result<()> {
+        if dirty && self.class.first_unit() > 0 {
+            let at = self.region.geometry().data_at + chunk as u64 * CHUNK;
+            self.region.zero(at, (self.class.units() * 8) as usize)?.fence();
+        }
+        Ok(())
+    }
+
+    /// Turns one chunk of another class, all of whose units are free, into a free chunk.
+    fn empty_a_chunk(&self) -> Result<bool> {
+        for chunk in 0..self.region.geometry().chunks as u32 {
+            let word_at = chunk_word_at(self.region, chunk)?;
+            let word = self.region.load(word_at)?;
+            let Some(class) = Class::of_word(word) else { continue };
+            if word & 15 != IN_USE || class == self.class || !all_free(self.region, chunk, class)? {
+                continue;
+            }
+            if !self.claim_chunk(word_at, word)? {
+                continue;
+            }
+            // Again, now that nobody can take a unit unseen.
+            if all_free(self.region, chunk, class)? {
+                self.region.commit(word_at, FREE | DIRTY, MustFence::nothing())?;
+                return Ok(true);
+            }
+            self.region.commit(word_at, word, MustFence::nothing())?;
+        }
+        Ok(false)
+    }
+}
+
+fn all_free(region: &Region, chunk: u32, class: Class) -> Result<bool> {
+    for unit in class.first_unit()..class.units() {
+        let word = region.word(owner_at(region, chunk, class, unit))?.load(Ordering::SeqCst);
+        if !Owner::decode(word).is_some_and(|owner| owner.is_free()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Calls `each` for every unit of every chunk in use whose owner word can be read.
+pub fn each_unit(region: &Region, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
+    for chunk in 0..region.geometry().chunks as u32 {
+        let word = region.load(chunk_word_at(region, chunk)?)?;
+        let Some(class) = Class::of_word(word) else { continue };
+        for unit in class.first_unit()..class.units() {
+            let owner_at = owner_at(region, chunk, class, unit);
+            let Some(owner) = Owner::decode(region.load(owner_at)?) else { continue };
+            let clean = owner.state == State::Clean && word & DIRTY == 0;
+            each(Unit { class, owner_at, at: data_at(region, chunk, class, unit), clean }, owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Free and used bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpaceUse {
+    /// Bytes in chunks that nobody opened.
+    pub unopened: u64,
+    /// Free bytes in opened chunks of data units.
+    pub free_in_data: u64,
+    /// Free cells.
+    pub free_cells: u64,
+    /// Bytes of all chunks.
+    pub total: u64,
+    /// Live inodes.
+    pub inodes: u64,
+}
+
+/// Counts what is used and free by reading every owner word.
+pub fn count(region: &Region) -> Result<SpaceUse> {
+    let mut used = SpaceUse { total: region.geometry().chunks * CHUNK, ..SpaceUse::default() };
+    for chunk in 0..region.geometry().chunks as u32 {
+        if region.load(chunk_word_at(region, chunk)?)? & 15 == FREE {
+            used.unopened += CHUNK;
+        }
+    }
+    each_unit(region, |unit, owner| {
+        match (unit.class, owner.is_free()) {
+            (Class::Block | Class::Extent, true) => used.free_in_data += unit.class.size(),
+            (Class::Cell, true) => used.free_cells += 1,
+            (Class::Cell, false) if owner.state == State::Live && owner.kind == Kind::Inode => used.inodes += 1,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(used)
+}
+
+/// Frees every unit and chunk that lanes of a dead image own.
+pub(crate) fn reclaim_owned(region: &Region, dead: Image) -> Result<()> {
+    let is_dead = |lane: u32, generation: u16| -> Result<bool> {
+        let claim = claim_of(region.load(region.lane_at(lane)? + CLAIM)?);
+        Ok(claim.is_some_and(|claim| claim.generation == generation && claim.image == dead))
+    };
+    for chunk in 0..region.geometry().chunks as u32 {
+        let word_at = chunk_word_at(region, chunk)?;
+        let word = region.load(word_at)?;
+        if word & 15 == IN_CLAIM && is_dead((word >> 48) as u32, (word >> 32) as u16)? {
+            // A claimed chunk has no linked unit: it was free, or found empty. If the claimer died between its second
+            // look and giving the chunk back, the class is still there and the units are examined below.
+            let restored = if Class::of_word(word).is_some() { word & (15 << 4 | DIRTY) | IN_USE } else { FREE | DIRTY };
+            region.commit(word_at, restored, MustFence::nothing())?;
+        }
+    }
+    each_unit(region, |unit, owner| {
+        let (lane, generation) = owner.lane();
+        if owner.state == State::Owned && is_dead(lane, generation)? {
+            region.commit(unit.owner_at, owner.freed().encode(), MustFence::nothing())?;
+        }
+        Ok(())
+    })
+}

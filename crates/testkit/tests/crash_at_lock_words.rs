@@ -1,0 +1,326 @@
+//! The fear: damaged bytes of a region kill a process, hang it, or make it throw away what is whole.
+//!
+//! Each case damages a copy of a region; a child process attaches it, reads all, checks, and makes a file. It must end by
+//! itself, with an error in words where something is wrong, never by a signal.
+
+use lifeboat_region::layout::{RENAME_LOCK, SUPERBLOCK, SWEEP_LOCK};
+use lifeboat_region::superblock::ENCODED;
+use lifeboat_testkit::child::{self, Role, report, setting};
+use lifeboat_testkit::random::{Random, bytes, seed};
+use lifeboat_testkit::report::{full, note, skipped};
+use lifeboat_testkit::residue::NoResidue;
+use lifeboat_testkit::scratch::{ScratchRegion, attach, check, is_root};
+use lifeboat_testkit::volume::{RegionVolume, Volume};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+const SIZE: u64 = 10 << 20;
+const FILES: u64 = 12;
+/// A dead holder of a lock is found out in 50 ms; a child that takes longer than this hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn entry_of_child_processes() {
+    child::enter(&[("prober", prober)]);
+}
+
+/// A region with known files, and its bytes, to be damaged and made whole again.
+struct Victim {
+    region: ScratchRegion,
+    file: File,
+    whole: Vec<u8>,
+    /// Whether the region's bytes may differ from `whole`.
+    touched: bool,
+}
+
+/// What the child said of a damaged region.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It was not attached; why.
+    Refused(String),
+    /// Attached, and all files have their content.
+    Whole,
+    /// Attached, and something answered with an error.
+    Errors(String),
+    /// Attached, no error, and yet content is wrong or missing.
+    Wrong(String),
+}
+
+impl Victim {
+    fn new(label: &str) -> Self {
+        let region = ScratchRegion::new(label, SIZE);
+        let files = region.attach();
+        let volume = RegionVolume::over(&files, b"").expect("the root");
+        volume.mkdir(None, b"d", 0o755).expect("mkdir");
+        for index in 0..FILES {
+            let flags = libc::O_CREAT | libc::O_WRONLY;
+            let file = volume.open(None, name(index).as_bytes(), flags, 0o644).expect("create");
+            let data = content(index);
+            assert_eq!(volume.write(file, &data, None), Ok(data.len()));
+            volume.close(file).expect("close");
+        }
+        drop(files);
+        let path = region.file();
+        let file = OpenOptions::new().read(true).write(true).open(&path).expect("the region's file");
+        Self { whole: std::fs::read(&path).expect("the region's bytes"), region, file, touched: false }
+    }
+
+    fn restore(&mut self) {
+        if self.touched {
+            self.file.set_len(SIZE).expect("the region's length");
+            self.file.write_all_at(&self.whole, 0).expect("the region's bytes");
+        }
+        self.touched = true;
+    }
+
+    fn flip(&mut self, offset: u64, bit: u32) {
+        let byte = self.whole[offset as usize] ^ (1 << bit);
+        self.file.write_all_at(&[byte], offset).expect("the region's bytes");
+    }
+
+    /// Starts the child on the region as it is now.
+    fn probe(&self, what: &str) -> Verdict {
+        let ended = Role::new("prober").with("REGION", self.region.path().display()).spawn().wait(LIMIT);
+        assert!(ended.status.is_some_and(|status| status.success()), "{what}: the reader {}", ended.describe());
+        let said = ended.reports.last().unwrap_or_else(|| panic!("{what}: the reader said nothing"));
+        let (word, text) = said.split_once(' ').unwrap_or((said, ""));
+        match word {
+            "refused" => Verdict::Refused(text.to_string()),
+            "whole" => Verdict::Whole,
+            "errors" => Verdict::Errors(text.to_string()),
+            _ => Verdict::Wrong(text.to_string()),
+        }
+    }
+
+    fn assert_refused(&self, what: &str, saying: &[&str]) {
+        match self.probe(what) {
+            Verdict::Refused(text) => {
+                assert!(!text.contains('\n') && text.len() > 20, "{what}: not one clear line: {text:?}");
+                assert!(saying.is_empty() || saying.iter().any(|word| text.contains(word)), "{what}: says {text:?}");
+            }
+            other => panic!("{what}: not refused but {other:?}"),
+        }
+    }
+}
+
+fn name(index: u64) -> String {
+    if index.is_multiple_of(3) { format!("d/file-{index}") } else { format!("file-{index}") }
+}
+
+fn content(index: u64) -> Vec<u8> {
+    bytes(index + 1, [0, 100, 5000, 70_000][index as usize % 4])
+}
+
+fn prober() {
+    let files = match attach(Path::new(&setting("REGION"))) {
+        Ok(files) => files,
+        Err(text) => return report(&format!("refused {text}")),
+    };
+    let Ok(volume) = RegionVolume::over(&files, b"") else { return report("errors no root") };
+    let mut errors = Vec::new();
+    let mut wrong = Vec::new();
+    for index in 0..FILES {
+        let path = name(index);
+        let expected = content(index);
+        let found = volume.open(None, path.as_bytes(), libc::O_RDONLY, 0).and_then(|file| {
+            let found = volume.read(file, expected.len() + 1, Some(0));
+            let _ = volume.close(file);
+            found
+        });
+        match found {
+            Ok(found) if found == expected => {}
+            Ok(_) => wrong.push(format!("{path} has other content")),
+            Err(libc::ENOENT) => wrong.push(format!("{path} is gone")),
+            Err(error) => errors.push(format!("{path}: errno {error}")),
+        }
+    }
+    if let Ok(directory) = volume.open(None, b".", libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+        let _ = volume.list(directory);
+        let _ = volume.close(directory);
+    }
+    let _ = check(&files);
+    errors.extend(use_it(&volume).err().map(|error| format!("making a file: errno {error}")));
+    let _ = check(&files);
+    match (wrong.is_empty(), errors.is_empty()) {
+        (true, true) => report("whole"),
+        (_, false) => report(&format!("errors {}", errors.join(", "))),
+        (false, true) => report(&format!("wrong {}", wrong.join(", "))),
+    }
+}
+
+fn use_it(volume: &RegionVolume<'_>) -> Result<(), i32> {
+    let file = volume.open(None, b"new", libc::O_CREAT | libc::O_RDWR, 0o644)?;
+    let written = volume.write(file, &[7; 9000], None);
+    let _ = volume.close(file);
+    volume.rename(None, b"new", b"d/newer", 0)?;
+    volume.mkdir(None, b"e", 0o755)?;
+    volume.rename(None, b"e", b"d/e", 0)?;
+    volume.rmdir(None, b"d/e")?;
+    volume.unlink(None, b"d/newer")?;
+    written.map(drop)
+}
+
+#[test]
+fn one_flipped_bit_in_a_superblock_is_made_good_by_the_other() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("superblock");
+    let step = if full() { 1 } else { 3 };
+    let mut cases = 0;
+    for copy in [0, SUPERBLOCK] {
+        for byte in (0..ENCODED as u64).step_by(step) {
+            victim.restore();
+            victim.flip(copy + byte, (byte % 8) as u32);
+            let what = format!("bit {} of byte {byte} of the superblock at {copy}", byte % 8);
+            assert_eq!(victim.probe(&what), Verdict::Whole, "{what}");
+            cases += 1;
+        }
+    }
+    note("superblock", &format!("{cases} flipped bits, all made good"));
+}
+
+#[test]
+fn both_superblocks_damaged_are_refused_in_words() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("superblocks");
+    for byte in (0..ENCODED as u64).step_by(if full() { 1 } else { 16 }) {
+        victim.restore();
+        victim.flip(byte, 3);
+        victim.flip(SUPERBLOCK + byte, 5);
+        victim.assert_refused(&format!("byte {byte} of both superblocks"), &[]);
+    }
+    victim.restore();
+    assert_eq!(victim.probe("the region made whole again"), Verdict::Whole, "a refusal changed the region");
+}
+
+#[test]
+fn one_flipped_bit_in_a_lock_word_stops_nobody() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("locks");
+    for (lock, at) in [("rename", RENAME_LOCK), ("sweep", SWEEP_LOCK)] {
+        for bit in 0..64 {
+            victim.restore();
+            victim.flip(at + bit / 8, (bit % 8) as u32);
+            let what = format!("bit {bit} of the {lock} lock");
+            assert_eq!(victim.probe(&what), Verdict::Whole, "{what}");
+        }
+    }
+}
+
+#[test]
+fn one_flipped_bit_anywhere_in_the_tables_ends_no_process() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("tables");
+    // Words that are in use are those that are not zero, less what is file content (which flips show as such).
+    let used: Vec<u64> = (0..SIZE / 8)
+        .map(|word| word * 8)
+        .filter(|at| victim.whole[*at as usize..][..8] != [0; 8])
+        .collect();
+    let cases = if full() { 5000 } else { 350 };
+    let first = seed(31);
+    let mut random = Random::new(first);
+    let (mut whole, mut errors, mut wrong, mut refused) = (0, 0, 0, 0);
+    for case in 0..cases {
+        victim.restore();
+        // Words in use near the start are tables; content fills the most words, but is the least of interest.
+        let from = if case % 4 == 0 { used.len() } else { used.len().min(700) };
+        let at = used[random.below(from as u64) as usize];
+        let bit = random.below(64);
+        victim.flip(at + bit / 8, (bit % 8) as u32);
+        match victim.probe(&format!("seed {first}, bit {bit} of the word at {at:#x}")) {
+            Verdict::Whole => whole += 1,
+            Verdict::Errors(_) => errors += 1,
+            Verdict::Wrong(_) => wrong += 1,
+            Verdict::Refused(_) => refused += 1,
+        }
+    }
+    note(
+        "tables",
+        &format!("seed {first}, {cases} flipped bits: {whole} without effect, {errors} errors, {refused} refused, {wrong} other content"),
+    );
+}
+
+#[test]
+fn a_truncated_region_is_refused_in_words() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("truncated");
+    let sizes = [0, 1, 4095, 4096, 8192, 1 << 20, SIZE / 2, SIZE - (2 << 20), SIZE - 4096, SIZE - 1, SIZE + 4096, 1 << 33];
+    for size in sizes {
+        victim.restore();
+        victim.file.set_len(size).expect("another length");
+        victim.assert_refused(&format!("a region of {size} instead of {SIZE} bytes"), &["bytes", "superblock"]);
+    }
+}
+
+#[test]
+fn what_is_no_region_is_refused_in_words() {
+    let _nothing_left = NoResidue::begin();
+    let mut victim = Victim::new("no-region");
+    for (what, fill) in [("zeros", vec![0; SIZE as usize]), ("ones", vec![0xff; SIZE as usize]), ("random", bytes(1, SIZE as usize))] {
+        victim.restore();
+        victim.file.write_all_at(&fill, 0).expect("other bytes");
+        victim.assert_refused(what, &["not a Lifeboat region"]);
+    }
+    other_version(&mut victim);
+}
+
+/// A superblock of a later layout version, with its checksum in order.
+fn other_version(victim: &mut Victim) {
+    victim.restore();
+    for copy in [0, SUPERBLOCK] {
+        let start = copy as usize;
+        let mut block: [u8; ENCODED] = victim.whole[start..start + ENCODED].try_into().expect("a superblock");
+        block[8..16].copy_from_slice(&2_u64.to_le_bytes());
+        let (body, checksum) = block.split_at_mut(ENCODED - 8);
+        let sum = u64::from(crc32c(body)) | 1 << 32;
+        checksum.copy_from_slice(&sum.to_le_bytes());
+        victim.file.write_all_at(&block, copy).expect("another superblock");
+    }
+    let before = std::fs::read(victim.region.file()).expect("the region's bytes");
+    victim.assert_refused("layout version 2", &["version 2"]);
+    assert!(before == std::fs::read(victim.region.file()).expect("the region's bytes"), "another version was touched");
+}
+
+/// Castagnoli's CRC, bit by bit: an independent second opinion on the region's checksums.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn a_region_that_is_not_ours_alone_is_refused_in_words() {
+    let _nothing_left = NoResidue::begin();
+    let victim = Victim::new("not-ours");
+    let (path, directory) = (victim.region.file(), victim.region.path().to_path_buf());
+    let rights = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("rights of our file");
+    };
+    rights(&path, 0o666);
+    victim.assert_refused("a file open to all", &["owned by this user alone"]);
+    rights(&path, 0o600);
+    rights(&directory, 0o755);
+    victim.assert_refused("a directory open to all", &["owned by this user alone"]);
+    rights(&directory, 0o700);
+    let second = directory.join("second name");
+    std::fs::hard_link(&path, &second).expect("a second name");
+    victim.assert_refused("a file with two names", &["owned by this user alone"]);
+    std::fs::remove_file(&path).expect("remove");
+    std::os::unix::fs::symlink(&second, &path).expect("a link");
+    victim.assert_refused("a symbolic link", &[]);
+    std::fs::remove_file(&path).expect("remove");
+    victim.assert_refused("no file at all", &["no such region"]);
+    std::fs::create_dir(&path).expect("a directory");
+    victim.assert_refused("a directory instead of the file", &[]);
+    std::fs::remove_dir(&path).expect("remove");
+    std::fs::rename(&second, &path).expect("the file again");
+    if is_root() {
+        std::os::unix::fs::chown(&path, Some(61001), None).expect("another owner");
+        victim.assert_refused("a file of another user", &["owned by this user alone"]);
+        std::os::unix::fs::chown(&path, Some(0), None).expect("the owner again");
+    } else {
+        skipped("region of another user", "needs root");
+    }
+    assert_eq!(victim.probe("the region made whole again"), Verdict::Whole, "a refusal changed the region");
+}

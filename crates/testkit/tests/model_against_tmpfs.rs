@@ -1,0 +1,259 @@
+//! The fear: some call answers otherwise than a kernel file system would, and a program goes wrong on it.
+//!
+//! Random and directed sequences run on a region and on a directory of `/dev/shm`; every answer and every tree must be
+//! equal. `LIFEBOAT_SEED` chooses the random ones, `LIFEBOAT_FULL=1` makes them many.
+//!
+//! Compared: return values, errno, content, type, mode, owner, links, size, explicit times, which names are one file.
+//! Not compared: sizes of directories, allocated blocks (except that holes read as zeros and that `SEEK_DATA` and
+//! `SEEK_HOLE` say nothing false), access times, opening of FIFOs and devices, and hard links that only the kernel's
+//! `protected_hardlinks` forbids.
+
+use lifeboat_testkit::child::{self, Role, number, setting};
+use lifeboat_testkit::command::Mounted;
+use lifeboat_testkit::model::scenario::{self, Transcript};
+use lifeboat_testkit::model::{Difference, Op, Pair, Taste, compare, operations, remove_all, smallest, walk};
+use lifeboat_testkit::random::{Random, seed};
+use lifeboat_testkit::report;
+use lifeboat_testkit::residue::NoResidue;
+use lifeboat_testkit::scratch::{ScratchDirectory, ScratchRegion, attach, check, is_root};
+use lifeboat_testkit::volume::{KernelVolume, RegionVolume, Volume};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+/// A place below the top, so that `..` in a random path stays inside.
+const DEEP: &str = "1/2/3/4";
+const SCENARIOS: [&str; 3] = ["times", "limits", "places"];
+const COMPARE_EVERY: usize = 40;
+const TIME_TO_SHRINK: Duration = Duration::from_secs(25);
+
+#[test]
+fn entry_of_child_processes() {
+    child::enter(&[
+        ("sequences in the region", sequences_in_the_region),
+        ("sequences in the mount", sequences_in_the_mount),
+        ("sequences on tmpfs itself", sequences_on_tmpfs_itself),
+        ("scenarios", scenarios),
+    ]);
+}
+
+#[test]
+fn random_operations_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let (sequences, limit) = if report::full() { (1500, 1500) } else { (50, 150) };
+    let region = ScratchRegion::new("model", 96 * MIB);
+    let kernel = ScratchDirectory::on_tmpfs("model");
+    let first = seed(2024);
+    let reports = Role::new("sequences in the region")
+        .with("REGION", region.path().display())
+        .with("KERNEL", kernel.path().display())
+        .with("SEED", first)
+        .with("SEQUENCES", sequences)
+        .run(Duration::from_secs(limit));
+    report::note("model", &format!("seed {first}: {}", reports.join("; ")));
+}
+
+#[test]
+fn random_operations_of_an_unmodified_program_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let (sequences, limit) = if report::full() { (300, 1200) } else { (16, 120) };
+    let mounted = Mounted::new("model-mount", "96MiB");
+    let kernel = ScratchDirectory::on_tmpfs("model-mount");
+    let first = seed(77);
+    let reports = Role::below(mounted.exec(), "sequences in the mount")
+        .with("MOUNT", mounted.prefix().display())
+        .with("KERNEL", kernel.path().display())
+        .with("SEED", first)
+        .with("SEQUENCES", sequences)
+        .run(Duration::from_secs(limit));
+    report::note("model through the mount", &format!("seed {first}: {}", reports.join("; ")));
+}
+
+#[test]
+fn directed_sequences_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("scenario", 64 * MIB);
+    let kernel = ScratchDirectory::on_tmpfs("scenario");
+    Role::new("scenarios")
+        .with("REGION", region.path().display())
+        .with("KERNEL", kernel.path().display())
+        .run(Duration::from_secs(60));
+}
+
+#[test]
+fn the_comparison_itself_finds_nothing_between_tmpfs_and_tmpfs_and_finds_a_planted_fault() {
+    let _nothing_left = NoResidue::begin();
+    let (one, other) = (ScratchDirectory::on_tmpfs("one"), ScratchDirectory::on_tmpfs("other"));
+    Role::new("sequences on tmpfs itself")
+        .with("ONE", one.path().display())
+        .with("OTHER", other.path().display())
+        .run(Duration::from_secs(60));
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(setting(name))
+}
+
+fn taste(several_users: bool) -> Taste {
+    Taste { several_users, ..Taste::default() }
+}
+
+/// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest list that still differs.
+fn sequences(several_users: bool, mut once: impl FnMut(&[Op]) -> Result<usize, Difference>) {
+    let (first, count) = (number("SEED"), number("SEQUENCES"));
+    let mut executed = 0;
+    for sequence in 0..count {
+        let mut random = Random::new(first.wrapping_add(sequence));
+        let list = operations(&mut random, taste(several_users), 600);
+        match once(&list) {
+            Ok(done) => executed += done,
+            Err(difference) => {
+                child::report(&format!("sequence {sequence} differs after operation {}", difference.after));
+                let failing = &list[..=difference.after];
+                let short = smallest(failing, TIME_TO_SHRINK, |list| once(list).err().map(|error| error.after));
+                let text = once(&short).err().unwrap_or(difference).text;
+                panic!("seed {}: {text}\nafter\n{}", first.wrapping_add(sequence), show(&short));
+            }
+        }
+    }
+    child::report(&format!("{executed} operations on both sides"));
+    assert!(executed as u64 > count * 200, "too few operations took place: {executed}");
+}
+
+fn show(list: &[Op]) -> String {
+    list.iter().map(|op| format!("  {op:?}\n")).collect()
+}
+
+/// A fresh directory on a kernel's side, at [`DEEP`] below `parent`.
+fn kernel_top(parent: &Path, number: usize) -> PathBuf {
+    let top = parent.join(number.to_string()).join(DEEP);
+    std::fs::create_dir_all(&top).expect("a directory on tmpfs");
+    allow_all(&parent.join(number.to_string()));
+    top
+}
+
+fn allow_all(top: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for level in top.join(DEEP).ancestors().take(5) {
+        std::fs::set_permissions(level, std::fs::Permissions::from_mode(0o777)).expect("our directory's rights");
+    }
+}
+
+fn region_top(volume: &RegionVolume<'_>, number: usize) -> String {
+    let mut top = number.to_string();
+    for level in [""].into_iter().chain(DEEP.split('/')) {
+        if !level.is_empty() {
+            top = format!("{top}/{level}");
+        }
+        volume.mkdir(None, top.as_bytes(), 0o777).expect("a directory in the region");
+        volume.chmod(None, top.as_bytes(), 0o777).expect("our directory's rights");
+    }
+    top
+}
+
+fn sequences_in_the_region() {
+    let (region, kernel) = (path("REGION"), path("KERNEL"));
+    let files = attach(&region).expect("attach");
+    let whole = RegionVolume::over(&files, b"").expect("the root");
+    whole.chmod(None, b".", 0o777).expect("our directory's rights");
+    let used = files.usage().inodes_used;
+    let mut next = 0;
+    sequences(is_root(), |list| {
+        next += 1;
+        let top = region_top(&whole, next);
+        let mut ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
+        let mut theirs = KernelVolume::over(&kernel_top(&kernel, next), is_root()).expect("their directory");
+        let mut pair = Pair::new(&mut ours, &mut theirs, Taste::default().slots, is_root());
+        let result = pair.run(list, COMPARE_EVERY);
+        let executed = pair.executed;
+        drop(theirs);
+        result?;
+        remove_all(&whole, b"").expect("remove all in the region");
+        std::fs::remove_dir_all(kernel.join(next.to_string())).or_else(|_| empty(&kernel)).expect("remove all");
+        let now = files.usage().inodes_used;
+        if now != used {
+            let text = format!("{used} inodes before, {now} after everything was closed and removed");
+            return Err(Difference { after: list.len() - 1, text });
+        }
+        Ok(executed)
+    });
+    let report = check(&files);
+    assert!(report.is_clean(), "after all sequences: {report}");
+}
+
+/// Removes what an ordinary user has taken away his own rights to.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    let volume = KernelVolume::over(directory, false)?;
+    remove_all(&volume, b"").map_err(std::io::Error::from_raw_os_error)
+}
+
+fn sequences_of_kernels(ours: &Path, theirs: &Path) {
+    let mut next = 0;
+    sequences(false, |list| {
+        next += 1;
+        let mut one = KernelVolume::over(&kernel_top(ours, next), false).expect("a directory");
+        let mut other = KernelVolume::over(&kernel_top(theirs, next), false).expect("a directory");
+        let mut pair = Pair::new(&mut one, &mut other, Taste::default().slots, false);
+        pair.run(list, COMPARE_EVERY)?;
+        let executed = pair.executed;
+        empty(ours).and_then(|()| empty(theirs)).expect("remove all");
+        Ok(executed)
+    });
+}
+
+fn sequences_in_the_mount() {
+    sequences_of_kernels(&path("MOUNT"), &path("KERNEL"));
+}
+
+fn sequences_on_tmpfs_itself() {
+    let (one, other) = (path("ONE"), path("OTHER"));
+    for (number, change) in [(0, false), (1, true)] {
+        let (top, other_top) = (kernel_top(&one, number), kernel_top(&other, number));
+        let mut random = Random::new(5);
+        let list = operations(&mut random, taste(is_root()), 400);
+        let mut ours = KernelVolume::over(&top, is_root()).expect("a directory");
+        let mut theirs = KernelVolume::over(&other_top, is_root()).expect("a directory");
+        let mut pair = Pair::new(&mut ours, &mut theirs, Taste::default().slots, is_root());
+        pair.run(&list, COMPARE_EVERY).expect("tmpfs is equal to itself");
+        assert!(pair.executed > 100, "only {} operations took place", pair.executed);
+        std::fs::write(other_top.join("planted"), [7; 5000]).expect("a file");
+        std::fs::write(top.join("planted"), [if change { 8 } else { 7 }; 5000]).expect("a file");
+        let trees = (walk(&ours, b"").expect("a tree"), walk(&theirs, b"").expect("a tree"));
+        assert_eq!(compare(&trees.0, &trees.1).is_some(), change, "the comparison of trees");
+        let mut mode = Pair::new(&mut ours, &mut theirs, 1, false);
+        std::os::unix::fs::symlink("x", other_top.join("also planted")).expect("a link");
+        assert!(mode.run(&list[..1], 1).is_err(), "a name that one side lacks was not noticed");
+    }
+    for (number, name) in SCENARIOS.iter().enumerate() {
+        let ours = KernelVolume::over(&kernel_top(&one, number + 10), false).expect("a directory");
+        let theirs = KernelVolume::over(&kernel_top(&other, number + 10), false).expect("a directory");
+        assert_eq!(play(name, &ours).difference(&play(name, &theirs)), None, "tmpfs is equal to itself");
+    }
+}
+
+fn scenarios() {
+    let (region, kernel) = (path("REGION"), path("KERNEL"));
+    let files = attach(&region).expect("attach");
+    let whole = RegionVolume::over(&files, b"").expect("the root");
+    whole.chmod(None, b".", 0o777).expect("our directory's rights");
+    let differences: Vec<String> = (SCENARIOS.iter().enumerate())
+        .filter_map(|(number, name)| {
+            let top = region_top(&whole, number);
+            let ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
+            let theirs = KernelVolume::over(&kernel_top(&kernel, number), false).expect("their directory");
+            let (ours, theirs) = (play(name, &ours), play(name, &theirs));
+            ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn play<V: Volume>(name: &str, volume: &V) -> Transcript {
+    let mut said = Transcript::default();
+    match name {
+        "times" => scenario::times(volume, &mut said),
+        "limits" => scenario::limits(volume, &mut said),
+        _ => scenario::places(volume, &mut said),
+    }
+    said
+}

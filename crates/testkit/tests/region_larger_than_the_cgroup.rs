@@ -1,0 +1,42 @@
+//! The fear: a region larger than the job's memory limit gets the job killed by the kernel.
+
+use lifeboat_testkit::cgroup::MemoryCgroup;
+use lifeboat_testkit::command::{self, Mounted};
+use lifeboat_testkit::report::skipped;
+use lifeboat_testkit::residue::NoResidue;
+use std::os::unix::process::ExitStatusExt;
+
+const LIMIT: u64 = 96 << 20;
+
+#[test]
+fn a_region_larger_than_the_memory_limit_is_refused_and_nothing_is_killed() {
+    let _nothing_left = NoResidue::begin();
+    let group = match MemoryCgroup::new(LIMIT) {
+        Ok(group) => group,
+        Err(why) => return skipped("region larger than the control group allows", &why),
+    };
+    for size in ["128MiB", "97MiB", "8GiB", "1TiB"] {
+        let mounted = Mounted::new("cgroup", size);
+        let mut create = group.command(&command::path());
+        create.args(["region", "create", mounted.name(), "--size", size]);
+        let output = create.output().expect("start lifeboat");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.signal(), None, "{size}: the command was killed; it said {said:?}");
+        assert!(!output.status.success(), "{size}: a region larger than the limit was made");
+        assert_eq!(said.trim_end().lines().count(), 1, "{size}: not one line: {said:?}");
+        assert!(said.contains("memory") || said.contains("limit"), "{size}: does not say why: {said:?}");
+        assert_eq!((group.kills(), group.hits()), (0, 0), "{size}: the limit was hit");
+        assert!(!mounted.directory().exists(), "{size}: a refused region left its directory");
+    }
+    // One that fits, all of it written to: the pages were there before they were promised.
+    let mounted = Mounted::new("cgroup-fits", "48MiB");
+    let prefix = mounted.prefix().to_str().expect("our paths are text");
+    let mut exec = group.command(&command::path());
+    exec.args(["exec", "--size", "48MiB", "--name", mounted.name(), "--mount", prefix, "--"]);
+    exec.args(["bash", "-c", &format!("head -c 32M /dev/zero > {prefix}/file && stat -c %s {prefix}/file")]);
+    let output = exec.output().expect("start lifeboat");
+    assert!(output.status.success(), "a region that fits: {output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), (32 << 20).to_string());
+    assert_eq!(group.kills(), 0, "a process was killed for its memory");
+    drop(mounted);
+}

@@ -1,0 +1,59 @@
+//! What must not be left behind by tests and demonstrations.
+
+use crate::processes;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What is in the places where something could be left.
+pub struct Surroundings {
+    found: BTreeSet<String>,
+}
+
+impl Surroundings {
+    /// Looks around: files in /dev/shm and below the default prefix, and mounts.
+    pub fn now() -> Self {
+        let mut found = BTreeSet::new();
+        add_files(Path::new("/dev/shm"), &mut found);
+        add_files(Path::new("/lifeboat"), &mut found);
+        for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            if let Some(point) = line.split(' ').nth(4) {
+                found.insert(format!("mount {point}"));
+            }
+        }
+        Self { found }
+    }
+
+    /// What is there now and was not there before, and what we started and still runs (which is ended). Waits a little
+    /// for what is just going away.
+    pub fn left(&self) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(3);
+        loop {
+            let mut left: Vec<_> = Self::now().found.difference(&self.found).cloned().collect();
+            left.extend(
+                processes::descendants().iter().map(|process| format!("process {} {}", process.pid, process.name)),
+            );
+            if left.is_empty() || Instant::now() > end {
+                processes::end_all();
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn add_files(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if directory {
+            add_files(&path, found);
+        }
+        // A user's own directory for regions stays for the next region.
+        let users = entry.file_name().to_string_lossy().starts_with("lifeboat-") && folder == Path::new("/dev/shm");
+        if !(directory && users) {
+            found.insert(format!("file {}", path.display()));
+        }
+    }
+}

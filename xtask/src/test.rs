@@ -1,0 +1,252 @@
+//! `cargo xtask test`: everything that the project promises on every change.
+
+use crate::checks::{floors, licences, no_std};
+use crate::confine::{MemoryCgroup, Stage, unused_user};
+use crate::failure::{Context, Failure, Outcome};
+use crate::report::Report;
+use crate::residue::Surroundings;
+use crate::suite::{self, Program, Setting, User};
+use crate::tools::{self, Purpose};
+use crate::workspace::{self, Workspace};
+use crate::{processes, run};
+use std::path::Path;
+use std::time::Instant;
+
+/// Packages whose tests run a second time as an ordinary user in a small cgroup.
+const TWICE: &[&str] = &["lifeboat-testkit"];
+
+/// The stages in the order in which they run.
+const STAGES: &[&str] = &["format", "clippy", "deny", "floors", "no_std", "build", "crates", "root", "user"];
+
+/// What to test.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Also the long harnesses, and `cargo deny` (installed if missing)
+    #[arg(long)]
+    full: bool,
+    /// Only this stage (format, clippy, deny, floors, no_std, build, crates, root, user), or this package or test program
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+impl Options {
+    /// Stages that others need are run when those are.
+    fn wants(&self, stage: &str) -> bool {
+        match self.only.as_deref() {
+            None => true,
+            Some(only) if only == stage => true,
+            Some(only) if stage == "build" => !STAGES.contains(&only) || ["crates", "root", "user"].contains(&only),
+            Some(only) => !STAGES.contains(&only) && ["crates", "root", "user"].contains(&stage),
+        }
+    }
+
+    fn wants_program(&self, program: &Program) -> bool {
+        let only = self.only.as_deref().filter(|only| !STAGES.contains(only));
+        only.is_none_or(|only| {
+            program.package == only || program.package == format!("lifeboat-{only}") || program.name.contains(only)
+        })
+    }
+}
+
+/// Runs the stages and closes with the counts.
+pub fn run(options: &Options) -> Outcome {
+    let start = Instant::now();
+    tools::prepare(&[Purpose::Test])?;
+    let workspace = Workspace::read()?;
+    workspace::check_toolchain(&workspace)?;
+    let mut report = Report::with_allowed_skips(&workspace.root.join("xtask/allowed_skips.txt"))?;
+    let before = Surroundings::now();
+    check_source(options, &workspace, &mut report)?;
+    if options.wants("build") {
+        run_programs(options, &workspace, &mut report)?;
+    }
+    let left = before.left();
+    report.stage("residue", "no file, mount or process is left behind", |report| nothing_left(&left, report))?;
+    println!("{:.0} s altogether", start.elapsed().as_secs_f64());
+    report.close()
+}
+
+fn nothing_left(left: &[String], report: &mut Report) -> Outcome {
+    if left.is_empty() {
+        report.pass();
+        return Ok(());
+    }
+    Err(Failure::new(format!("left behind: {}", left.join(", "))))
+}
+
+fn check_source(options: &Options, workspace: &Workspace, report: &mut Report) -> Outcome {
+    type Check<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Report) -> Outcome);
+    let cargo = |arguments: &[&str]| run::visibly(workspace::cargo().current_dir(&workspace.root).args(arguments));
+    let clippy = |_: &mut Report| {
+        cargo(&[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "lifeboat-preload",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])?;
+        cargo(&["clippy", "--quiet", "--package", "lifeboat-preload", "--", "-D", "warnings"])
+    };
+    let checks: [Check; 5] = [
+        ("format", "rustfmt has nothing to change", &|_| cargo(&["fmt", "--all", "--check"])),
+        ("clippy", "no warning", &clippy),
+        ("deny", "licences, banned crates, sources", &|report| deny(options, workspace, report)),
+        ("floors", "imports never go up", &|_| floors::check(workspace)),
+        ("no_std", "nothing turns on std below the hooks", &|_| no_std::check_source(workspace)),
+    ];
+    for (name, what, check) in checks.into_iter().filter(|(name, ..)| options.wants(name)) {
+        report.stage(name, what, |report| {
+            check(report)?;
+            report.pass();
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Compiling cargo-deny takes longer than all quick checks together: it is used where it is, and installed for --full.
+fn deny(options: &Options, workspace: &Workspace, report: &mut Report) -> Outcome {
+    licences::check(workspace)?;
+    if !tools::present("cargo-deny") && options.full {
+        report.note("installing cargo-deny");
+        run::visibly(workspace::cargo().args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+    }
+    if !tools::present("cargo-deny") {
+        report.skip(
+            "cargo deny",
+            "not installed (`cargo install --locked cargo-deny`, or --full); xtask made the checks itself",
+        );
+        return Ok(());
+    }
+    let mut command = workspace::cargo();
+    command.current_dir(&workspace.root).args(["deny", "--log-level", "error", "check", "--hide-inclusion-graph"]);
+    run::output_of(command.args(["licenses", "bans", "sources"]), std::time::Duration::from_secs(300))?;
+    Ok(())
+}
+
+fn run_programs(options: &Options, workspace: &Workspace, report: &mut Report) -> Outcome {
+    let mut programs = Vec::new();
+    let mut binaries = None;
+    report.stage("build", "the command, the interception library, the tests", |report| {
+        let folder = workspace.build_release()?;
+        no_std::check_library(&folder.join("liblifeboat_preload.so"))?;
+        binaries = Some(folder);
+        programs = suite::build(workspace)?;
+        report.pass();
+        Ok(())
+    })?;
+    let Some(folder) = binaries else { return Ok(()) };
+    let stage = Stage::make("test")?;
+    for name in ["lifeboat", "liblifeboat_preload.so"] {
+        stage.copy(&folder.join(name))?;
+    }
+    programs.retain(|program| options.wants_program(program));
+    let (twice, once): (Vec<_>, Vec<_>) = programs.into_iter().partition(|p| TWICE.contains(&p.package.as_str()));
+    if let Some(only) = options.only.as_deref().filter(|_| twice.is_empty() && once.is_empty()) {
+        return Err(Failure::new(format!("no stage, package or test program is called {only}")));
+    }
+    if options.wants("crates") {
+        let setting = Setting { label: "", binaries: stage.folder(), full: options.full, user: None, cgroup: None };
+        let documentation = options.only.is_none();
+        run_stage("crates", "tests of the crates", &setting, &once, report, |report| {
+            if documentation { suite::documentation(workspace, report) } else { Ok(()) }
+        })?;
+    }
+    let root = rustix::process::geteuid().is_root();
+    if options.wants("root") && root {
+        let setting =
+            Setting { label: " (root)", binaries: stage.folder(), full: options.full, user: None, cgroup: None };
+        run_stage("root", "whole programs, as root", &setting, &twice, report, |_| Ok(()))?;
+    } else if options.wants("root") {
+        report.stage("root", "whole programs, as root", |report| {
+            report.skip("root", "we are not root");
+            Ok(())
+        })?;
+    }
+    if options.wants("user") { as_ordinary_user(options, &stage, &twice, root, report) } else { Ok(()) }
+}
+
+fn run_stage(
+    name: &str,
+    what: &str,
+    setting: &Setting,
+    programs: &[Program],
+    report: &mut Report,
+    more: impl FnOnce(&mut Report) -> Outcome,
+) -> Outcome {
+    let before = Surroundings::now();
+    report.stage(name, what, |report| {
+        for program in programs {
+            setting.run(program, report)?;
+        }
+        more(report)?;
+        nothing_left(&before.left(), report)
+    })
+}
+
+fn as_ordinary_user(
+    options: &Options,
+    stage: &Stage,
+    programs: &[Program],
+    root: bool,
+    report: &mut Report,
+) -> Outcome {
+    let cgroup = match MemoryCgroup::make() {
+        Ok(cgroup) => Some(cgroup),
+        Err(failure) => {
+            report.skip("confinement", &failure.to_string());
+            None
+        }
+    };
+    let number = if root { unused_user()? } else { rustix::process::geteuid().as_raw() };
+    let owner = root.then_some(number);
+    let (home, temporary) = (stage.folder_of("home", owner)?, stage.folder_of("tmp", owner)?);
+    if root {
+        check_readable(programs, number)?;
+    }
+    let user = root.then_some(User { number, stage, home: &home, temporary: &temporary });
+    let setting =
+        Setting { label: " (user)", binaries: stage.folder(), full: options.full, user, cgroup: cgroup.as_ref() };
+    let place = if cgroup.is_some() { ", in 512 MiB" } else { "" };
+    run_stage("user", &format!("whole programs, as user {number}{place}"), &setting, programs, report, |report| {
+        if let Some(kills) = cgroup.as_ref().map(MemoryCgroup::kills).filter(|&kills| kills > 0) {
+            report.note(&format!("the kernel killed {kills} processes for memory"));
+        }
+        Ok(())
+    })?;
+    if root {
+        remove_users_directory(number, report);
+    }
+    processes::end_all();
+    Ok(())
+}
+
+/// Tests read files beside their source: the checkout must not lie in somebody's private folder.
+fn check_readable(programs: &[Program], user: u32) -> Outcome {
+    let Some(program) = programs.first() else { return Ok(()) };
+    let manifest = program.folder.join("Cargo.toml");
+    let mut command = std::process::Command::new(std::env::current_exe().context("find this program")?);
+    command.args(["confined", "--user", &user.to_string(), "--", "test", "-r"]).arg(&manifest);
+    let readable = run::output_of(&mut command, std::time::Duration::from_secs(10)).is_ok();
+    let told = || {
+        Failure::new(format!(
+            "an ordinary user cannot read {}: make the folders above readable, or move the checkout",
+            manifest.display()
+        ))
+    };
+    readable.then_some(()).ok_or_else(told)
+}
+
+/// The user existed for this run only: so does his directory for regions, which must be empty.
+fn remove_users_directory(number: u32, report: &mut Report) {
+    let folder = format!("/dev/shm/lifeboat-{number}");
+    if Path::new(&folder).exists()
+        && let Err(error) = std::fs::remove_dir(&folder)
+    {
+        report.fail("user", &format!("cannot remove {folder}: {error}"));
+    }
+}
