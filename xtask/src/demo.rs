@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Outcome {
     };
     let output = workspace.root.join("demo-output");
     std::fs::create_dir_all(&output).context(format_args!("make {}", output.display()))?;
-    let before = Surroundings::now();
+    let before = Surroundings::before_demonstration();
     let start = Instant::now();
     let shown = show(options, &workspace, binaries, output);
     let left = before.left();

@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Outcome {
     let workspace = Workspace::read()?;
     workspace::check_toolchain(&workspace)?;
     let mut report = Report::with_allowed_skips(&workspace.root.join("xtask/allowed_skips.txt"))?;
-    let before = Surroundings::now();
+    let before = Surroundings::before_tests();
     check_source(options, &workspace, &mut report)?;
     if options.wants("build") {
         run_programs(options, &workspace, &mut report)?;
@@ -71,7 +71,9 @@ fn nothing_left(left: &[String], report: &mut Report) -> Outcome {
         report.pass();
         return Ok(());
     }
-    Err(Failure::new(format!("left behind: {}", left.join(", "))))
+    let (shown, more) = left.split_at(left.len().min(10));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    Err(Failure::new(format!("left behind: {}{more}", shown.join(", "))))
 }
 
 fn check_source(options: &Options, workspace: &Workspace, report: &mut Report) -> Outcome {
@@ -178,7 +180,7 @@ fn run_stage(
     report: &mut Report,
     more: impl FnOnce(&mut Report) -> Outcome,
 ) -> Outcome {
-    let before = Surroundings::now();
+    let before = Surroundings::before_tests();
     report.stage(name, what, |report| {
         for program in programs {
             setting.run(program, report)?;

@@ -11,8 +11,9 @@ use lifeboat_region::layout::{BLOCK, EXTENT};
 use lifeboat_region::{MustFence, process};
 
 const KEEP_SIZE: u32 = 1;
-const PUNCH_HOLE: u32 = 2;
+const PUNCH_KEEP: u32 = 2 | KEEP_SIZE;
 const ZERO_RANGE: u32 = 16;
+const ZERO_KEEP: u32 = ZERO_RANGE | KEEP_SIZE;
 
 /// Bytes given places under one hold of the lock.
 const STEP: u64 = 16 * EXTENT;
@@ -20,22 +21,21 @@ const STEP: u64 = 16 * EXTENT;
 impl FileSystem {
     /// `fallocate`. `mode`: 0, keep-size (1), punch-hole with keep-size (3), zero-range (16, 17). Others: `OPNOTSUPP`.
     pub fn allocate(&self, file: OpenFile, mode: u32, offset: u64, length: u64) -> Result<()> {
-        let inode = self.writable_inode(file)?;
         if length == 0 {
             return Err(Errno::INVAL);
         }
+        if !matches!(mode, 0 | KEEP_SIZE | PUNCH_KEEP | ZERO_RANGE | ZERO_KEEP) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let inode = self.writable_inode(file)?;
         let end = offset.checked_add(length).filter(|&end| end <= SIZE_LARGEST).ok_or(Errno::FBIG)?;
         if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
             return Err(Errno::NODEV);
         }
         match mode {
             0 | KEEP_SIZE => self.reserve(inode, offset, end, mode == 0),
-            m if m == PUNCH_HOLE | KEEP_SIZE => self.punch(inode, offset, end),
-            ZERO_RANGE => self.punch(inode, offset, end).and_then(|()| self.reserve(inode, offset, end, true)),
-            m if m == ZERO_RANGE | KEEP_SIZE => {
-                self.punch(inode, offset, end).and_then(|()| self.reserve(inode, offset, end, false))
-            }
-            _ => Err(Errno::OPNOTSUPP),
+            PUNCH_KEEP => self.punch(inode, offset, end),
+            _ => self.punch(inode, offset, end).and_then(|()| self.reserve(inode, offset, end, mode == ZERO_RANGE)),
         }
     }
 
@@ -52,10 +52,10 @@ impl FileSystem {
             })?;
             at = next;
         }
-        if grow { self.grow_to(&lane, inode, end) } else { Ok(()) }
+        self.finish_reserve(&lane, inode, if grow { end } else { 0 })
     }
 
-    fn grow_to(&self, lane: &Lane<'_>, inode: InodeId, end: u64) -> Result<()> {
+    fn finish_reserve(&self, lane: &Lane<'_>, inode: InodeId, end: u64) -> Result<()> {
         self.lock_inode(lane, inode)?;
         let word_at = inode.at() + inode::SIZE;
         loop {

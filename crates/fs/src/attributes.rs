@@ -90,7 +90,7 @@ impl FileSystem {
             }
             let mut mode = fs.field(inode, inode::MODE)?;
             let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
-            if !is_directory && (uid.is_some() || gid.is_some()) {
+            if !is_directory {
                 mode = without_set_ids(mode);
             }
             Ok([(inode::IDS, new_uid as u64 | (new_gid as u64) << 32), (inode::MODE, mode)])

@@ -168,14 +168,16 @@ impl FileSystem {
         let kind = match mode & inode::TYPE_MASK {
             0 => inode::REGULAR,
             kind @ (inode::REGULAR | inode::FIFO | inode::SOCKET) => kind,
-            kind @ (inode::CHARACTER | inode::BLOCK_DEVICE) if who.uid == 0 => kind,
-            inode::CHARACTER | inode::BLOCK_DEVICE => return Err(Errno::PERM),
+            kind @ (inode::CHARACTER | inode::BLOCK_DEVICE) => kind,
             inode::DIRECTORY => return Err(Errno::PERM),
             _ => return Err(Errno::INVAL),
         };
         let device = if matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE) { device } else { 0 };
         let mode = kind | mode & 0o7777 & !who.umask;
-        self.create(who, dir, path, &NewInode { mode, device, links: 1 }, |_, _, _| Ok(MustFence::nothing()))
+        let is_device = matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE);
+        self.create(who, dir, path, &NewInode { mode, device, links: 1 }, |_, _, _| {
+            if is_device && who.uid != 0 { Err(Errno::PERM) } else { Ok(MustFence::nothing()) }
+        })
     }
 
     /// Makes a symbolic link to `target`, which may be anything.
@@ -192,9 +194,6 @@ impl FileSystem {
 
     /// Gives the inode one more name.
     pub fn link(&self, who: &Caller<'_>, old: InodeId, dir: InodeId, path: &[u8]) -> Result<()> {
-        if self.is_directory(old)? {
-            return Err(Errno::PERM);
-        }
         self.at_place(who, dir, path, LastLink::Keep, |place| {
             if place.found.is_some() {
                 return Err(Errno::EXIST);
@@ -215,6 +214,9 @@ impl FileSystem {
             return Err(Errno::EXIST);
         }
         self.changeable(who, place.dir)?;
+        if self.is_directory(old)? {
+            return Err(Errno::PERM);
+        }
         let links = self.field(old, inode::LINKS)?;
         if links >= LINKS_LARGEST {
             return Err(Errno::MLINK);

@@ -119,7 +119,7 @@ impl FileSystem {
     pub fn open(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: i32, mode: u32) -> Result<OpenFile> {
         let mut flags = OFlags::from_bits_retain(flags as u32);
         if flags.contains(OFlags::PATH) {
-            flags = flags & (OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC);
+            flags &= OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         }
         if flags.contains(OFlags::TMPFILE) {
             return self.open_nameless(who, dir, path, flags, mode);
@@ -128,14 +128,18 @@ impl FileSystem {
             return Err(Errno::INVAL);
         }
         let keep = flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
-        let last = if keep { LastLink::Keep } else { LastLink::Follow };
+        let slash = path.last() == Some(&b'/');
+        let last = if keep && !slash { LastLink::Keep } else { LastLink::Follow };
         self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
     }
 
     fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, flags: OFlags, mode: u32) -> Result<OpenFile> {
         if flags.contains(OFlags::CREATE) {
-            if place.slash || place.ending != Ending::Name {
+            if place.slash {
                 return Err(Errno::ISDIR);
+            }
+            if place.ending != Ending::Name {
+                return Err(if flags.contains(OFlags::EXCL) { Errno::EXIST } else { Errno::ISDIR });
             }
             if place.found.is_some() && flags.contains(OFlags::EXCL) {
                 return Err(Errno::EXIST);
@@ -190,7 +194,7 @@ impl FileSystem {
         }
         match kind {
             inode::LINK => return Err(Errno::LOOP),
-            inode::DIRECTORY if writes(flags) || flags.contains(OFlags::CREATE) => return Err(Errno::ISDIR),
+            inode::DIRECTORY if writes(flags) || flags.intersects(OFlags::CREATE | OFlags::TRUNC) => return Err(Errno::ISDIR),
             inode::DIRECTORY | inode::REGULAR => {}
             _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
             // Nothing is behind a FIFO, socket or device name.
@@ -585,7 +589,7 @@ impl FileSystem {
 
     /// Offset of a directory stream: the cookie where reading goes on.
     pub(crate) fn directory_of(&self, file: OpenFile) -> Result<InodeId> {
-        if !reads(self.flags(file)?.1) {
+        if self.flags(file)?.1.contains(OFlags::PATH) {
             return Err(Errno::BADF);
         }
         let inode = self.inode_of(file)?;

@@ -40,13 +40,18 @@ impl FileSystem {
             return Err(Errno::INVAL);
         }
         self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
-            self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
+            let outcome = self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
                 if old.ending != Ending::Name || new.ending != Ending::Name {
                     return Err(Errno::BUSY);
                 }
                 let step = Move { who, old, new, flags };
                 self.with_room(|| self.rename_once(&step))
-            })
+            });
+            // That the old name is missing is found before the new name is looked at.
+            match outcome {
+                Err(Errno::NAMETOOLONG) if old.ending == Ending::Name && old.found.is_none() => Err(Errno::NOENT),
+                other => other,
+            }
         })
     }
 

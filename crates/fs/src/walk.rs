@@ -158,7 +158,7 @@ impl FileSystem {
                     let found = self.lookup(who, dir, name)?;
                     place = Place { dir, name, ending: Ending::Name, found, slash: false };
                     if let Some(link) = found
-                        && (!after.is_empty() || last == LastLink::Follow)
+                        && (last == LastLink::Follow || !skip_slashes(after).is_empty())
                         && self.is_link(link)?
                     {
                         return Ok(Step::Link { link, dir, rest: after });

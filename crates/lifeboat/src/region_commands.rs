@@ -298,6 +298,10 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
 struct CheckReport {
     name: String,
     clean: bool,
+    inodes: u64,
+    names: u64,
+    /// Units of space that a killed process had left and that were freed.
+    reclaimed: u64,
     findings: Vec<String>,
 }
 
@@ -311,15 +315,23 @@ fn check(arguments: &OneRegionArguments) -> Result<(), Failure> {
     let summary = lifeboat_fs::check(&files, &mut |finding| findings.push(finding.to_string()))
         .map_err(|errno| Failure::operation(format_args!("region `{name}` cannot be checked: {}", reason(errno))))?;
     let clean = findings.is_empty();
+    if summary.reclaimed > 0 {
+        say(format_args!("freed {} units of space that a killed process had left", summary.reclaimed));
+    }
     if arguments.json {
-        json(&CheckReport { name: name.clone(), clean, findings })?;
+        let (inodes, names, reclaimed) = (summary.inodes, summary.names, summary.reclaimed);
+        json(&CheckReport { name: name.clone(), clean, inodes, names, reclaimed, findings })?;
     } else {
         let mut out = out();
         for finding in &findings {
             writeln!(out, "{finding}")?;
         }
         if clean {
-            writeln!(out, "region `{name}` is clean: {summary:?}")?;
+            writeln!(
+                out,
+                "region `{name}` is clean: {} inodes, {} names, {} units of space in use",
+                summary.inodes, summary.names, summary.units
+            )?;
         }
         out.flush()?;
     }

@@ -41,6 +41,24 @@ mod tags;
 mod user;
 mod working_directory;
 
+// The precompiled `core` names the function that unwinding would consult. Nothing unwinds here, so it is never called;
+// hidden, so that it does not take the place of the real one in programs that have it.
+core::arch::global_asm!(
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality:",
+    #[cfg(target_arch = "x86_64")]
+    "call {abort}",
+    #[cfg(target_arch = "aarch64")]
+    "bl {abort}",
+    abort = sym never_unwinds,
+);
+
+extern "C" fn never_unwinds() -> ! {
+    // SAFETY: `abort` takes no argument and does not return; it is not hooked.
+    unsafe { libc::abort() }
+}
+
 /// The only end of a bug in here: a line on standard error, and the process stops before it can do harm.
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {

@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::fmt::Display;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,8 +53,13 @@ impl Drop for TestPlace {
     }
 }
 
+/// Past the harness, which swallows what a passing test prints.
+fn line(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 fn skip(carrier: &dyn Carrier, why: impl Display) {
-    eprintln!("SKIPPED for carrier {}: {why}", carrier.name());
+    line(&format!("skipped: carrier {}: {why}", carrier.name()));
 }
 
 /// Runs `test` on every carrier that can be had here, in a new region each.
@@ -183,7 +189,8 @@ fn a_region_says_which_carrier_and_pages_it_has() {
             let found = carrier::examine_pages(created.file.as_fd(), SIZE).expect("the kernel tells page sizes");
             assert_eq!(found, created.pages, "{}", carrier.name());
         }
-        eprintln!("{}: {} of {} bytes in huge pages", carrier.name(), created.pages.huge, created.pages.total);
+        let (name, pages) = (carrier.name(), created.pages);
+        line(&format!("note: carrier {name}: {} of {} bytes in huge pages", pages.huge, pages.total));
     });
 }
 

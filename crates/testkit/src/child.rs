@@ -4,9 +4,13 @@
 //! binary with only that test, which then plays the role. What a role [`report`]s arrives line by line, also when it is
 //! killed right after. Everything else that it prints is shown when it fails.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +45,44 @@ pub fn report(line: &str) {
     let mut stdout = std::io::stdout().lock();
     // Who started us may be gone; then nobody wants the report.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A number in a file that one process counts up and another reads, also after the first was killed: so cheap that kills
+/// fall into the counted calls and not into the reporting.
+#[derive(Debug)]
+pub struct Progress(*mut AtomicU64);
+
+impl Progress {
+    /// The number in this file, which is made with 0 when absent.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        file.set_len(4096)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a file of this length, where the kernel finds room for it.
+        let page = unsafe {
+            libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if page == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(Self(page.cast())) }
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        // SAFETY: the page is mapped until the drop, aligned, and only used as this one atomic.
+        unsafe { &*self.0 }.load(Ordering::Acquire)
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        // SAFETY: as in `get`.
+        unsafe { &*self.0 }.store(value, Ordering::Release);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // SAFETY: our own page, which nobody uses any more.
+        unsafe { libc::munmap(self.0.cast(), 4096) };
+    }
 }
 
 /// A process to start.

@@ -1,10 +1,10 @@
 //! The fear: a process is killed, and a write that it was told had succeeded is not there, or half of something else is.
 //!
-//! A writer reports each call after it returned and before it makes the next. The same calls, made on tmpfs up to the
-//! last report and once more up to the call in flight, give the two trees of which a reader in a new process, at another
+//! A writer counts each call after it returned and before it makes the next, in a page that outlives it. The same calls, made on tmpfs up to the
+//! last count and once more up to the call in flight, give the two trees of which a reader in a new process, at another
 //! address, must see one.
 
-use lifeboat_testkit::child::{self, Ended, Role, number, report, setting};
+use lifeboat_testkit::child::{self, Progress, Role, number, report, setting};
 use lifeboat_testkit::model::{Node, compare, walk};
 use lifeboat_testkit::random::{Random, bytes, seed};
 use lifeboat_testkit::report::{full, note, skipped};
@@ -61,29 +61,27 @@ struct Seen {
 
 fn one_round(region: &ScratchRegion, round: u64, first: u64, leaves_after: u64, life: Duration) -> Seen {
     let top = format!("round-{round}");
+    let copy = ScratchDirectory::on_tmpfs("copy");
+    let count = copy.path().join("count");
     let role = |name: &str| {
-        Role::new(name).with("REGION", region.path().display()).with("TOP", &top).with("SEED", first)
+        let role = Role::new(name).with("REGION", region.path().display()).with("TOP", &top);
+        role.with("SEED", first).with("COUNT", count.display())
     };
     let mut writer = role("writer").with("STEPS", leaves_after).spawn();
     let base = writer.next_report(LIMIT);
     std::thread::sleep(life);
     let ended = if leaves_after == MOST_STEPS { writer.kill() } else { writer.wait(LIMIT) };
     assert!(!ended.noise.contains("panicked"), "{}", ended.describe());
-    let steps = completed(&ended);
-    // The reader gives the tree through a folder of files that compare like any other.
-    let copy = ScratchDirectory::on_tmpfs("copy");
+    let steps = Progress::open(&count).expect("the writer's count").get();
+    let kernel = copy.make("kernel");
     let started = Instant::now();
-    let reports = role("reader").with("STEPS", steps).with("KERNEL", copy.path().display()).run(LIMIT);
+    let reports = role("reader").with("STEPS", steps).with("KERNEL", kernel.display()).run(LIMIT);
     assert!(started.elapsed() < LIMIT, "the reader hung");
     Seen {
         steps,
         other_address: reports.first() != Some(&base),
         was_in_flight: reports.get(1).is_some_and(|line| line == "after the call in flight"),
     }
-}
-
-fn completed(ended: &Ended) -> u64 {
-    ended.reports.last().map_or(0, |line| line.parse::<u64>().expect("a number of a step") + 1)
 }
 
 fn path(name: &str) -> PathBuf {
@@ -101,10 +99,11 @@ fn writer() {
     let root = RegionVolume::over(&files, b"").expect("the root");
     root.mkdir(None, top.as_bytes(), 0o755).expect("a directory for this round");
     let volume = RegionVolume::over(&files, top.as_bytes()).expect("this round's directory");
+    let count = Progress::open(&path("COUNT")).expect("the count");
     let mut steps = Steps::new(&volume, number("SEED"));
     for step in 0..number("STEPS") {
         steps.next();
-        report(&step.to_string());
+        count.set(step + 1);
     }
     // As a program that calls `_exit`: nothing is closed.
     std::process::exit(0);
@@ -202,8 +201,8 @@ fn is_a_torn_overwrite(found: &Tree, before: &Tree, after: &Tree, in_flight: &Ca
 /// One call of the writer.
 #[derive(Debug)]
 enum Call {
-    /// A call that happens wholly or not at all.
-    Whole(String),
+    /// A call that happens wholly or not at all; said in messages.
+    Whole(#[allow(dead_code)] String),
     /// A write into existing bytes.
     Overwrite { name: String, at: usize, length: usize },
 }

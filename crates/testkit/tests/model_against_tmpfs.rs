@@ -17,15 +17,18 @@ use lifeboat_testkit::report;
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{ScratchDirectory, ScratchRegion, attach, check, is_root};
 use lifeboat_testkit::volume::{KernelVolume, RegionVolume, Volume};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 /// A place below the top, so that `..` in a random path stays inside.
 const DEEP: &str = "1/2/3/4";
 const SCENARIOS: [&str; 3] = ["times", "limits", "places"];
 const COMPARE_EVERY: usize = 40;
-const TIME_TO_SHRINK: Duration = Duration::from_secs(25);
+const TIME_TO_SHRINK: Duration = Duration::from_secs(10);
+/// Once something differs, the run goes on for so long to find what else does.
+const TIME_FOR_FAILURES: Duration = Duration::from_secs(60);
 
 #[test]
 fn entry_of_child_processes() {
@@ -98,25 +101,32 @@ fn taste(several_users: bool) -> Taste {
     Taste { several_users, ..Taste::default() }
 }
 
-/// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest list that still differs.
+/// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest lists that still differ: one for
+/// each kind of difference, so that one run tells much.
 fn sequences(several_users: bool, mut once: impl FnMut(&[Op]) -> Result<usize, Difference>) {
     let (first, count) = (number("SEED"), number("SEQUENCES"));
-    let mut executed = 0;
-    for sequence in 0..count {
-        let mut random = Random::new(first.wrapping_add(sequence));
-        let list = operations(&mut random, taste(several_users), 600);
+    let (mut executed, mut failures) = (0, BTreeMap::new());
+    let end = Instant::now() + TIME_FOR_FAILURES;
+    for seed in (0..count).map(|sequence| first.wrapping_add(sequence)) {
+        let list = operations(&mut Random::new(seed), taste(several_users), 600);
         match once(&list) {
             Ok(done) => executed += done,
             Err(difference) => {
-                child::report(&format!("sequence {sequence} differs after operation {}", difference.after));
-                let failing = &list[..=difference.after];
-                let short = smallest(failing, TIME_TO_SHRINK, |list| once(list).err().map(|error| error.after));
-                let text = once(&short).err().unwrap_or(difference).text;
-                panic!("seed {}: {text}\nafter\n{}", first.wrapping_add(sequence), show(&short));
+                let short = smallest(&list[..=difference.after], TIME_TO_SHRINK, |list| {
+                    once(list).err().map(|error| error.after)
+                });
+                let text = once(&short).err().map_or(format!("only once: {}", difference.text), |again| again.text);
+                let kind = format!("{text:.30} {:.8}", format!("{:?}", short.last()));
+                failures.entry(kind).or_insert_with(|| format!("seed {seed}: {text}\nafter\n{}", show(&short)));
             }
+        }
+        if !failures.is_empty() && Instant::now() > end {
+            break;
         }
     }
     child::report(&format!("{executed} operations on both sides"));
+    let failures: Vec<String> = failures.into_values().collect();
+    assert!(failures.is_empty(), "{} kinds of differences\n{}", failures.len(), failures.join("\n"));
     assert!(executed as u64 > count * 200, "too few operations took place: {executed}");
 }
 
@@ -241,6 +251,8 @@ fn scenarios() {
             let top = region_top(&whole, number);
             let ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
             let theirs = KernelVolume::over(&kernel_top(&kernel, number), false).expect("their directory");
+            scenario::far_places(&ours);
+            scenario::far_places(&theirs);
             let (ours, theirs) = (play(name, &ours), play(name, &theirs));
             ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
         })

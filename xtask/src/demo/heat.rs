@@ -108,8 +108,9 @@ fn kill_and_restart(demo: &Demo, solver: &Solver, program: &Path) -> Outcome<Pat
         |line: &str| line.ends_with(": writing a checkpoint") && step_in(line).is_some_and(|step| step >= KILL_FROM);
     let torn = |files: &[Listed]| torn_file(files, whole);
     let watch = Watch { announced: Some(&announced), torn: &torn, program: solver.program };
-    let (torn, said) =
-        job::kill_in_the_middle(&mut command(demo, program, &place, &restarted, STEPS, EVERY), &place, &watch)?;
+    let mut job = command(demo, program, &place, &restarted, STEPS, EVERY);
+    let killed = job::kill_in_the_middle(&mut job, &place, &watch)?;
+    let (torn, said) = killed.ok_or_else(|| Failure::new("the job ended before a checkpoint could be torn"))?;
     let step = said.lines().rev().find_map(step_in).ok_or_else(|| Failure::new("the killed job had said nothing"))?;
     let (size, whole) = (megabytes(torn.size), megabytes(whole));
     tell("killed", &format!("SIGKILL to {RANKS} ranks at step {step}: {} has {size:.1} of {whole:.1} MB", torn.name));

@@ -39,29 +39,32 @@ pub fn complete(command: &mut Command) -> Outcome<Finished> {
 }
 
 /// Runs a job and kills all its ranks by SIGKILL while a checkpoint is partly written; answers what was torn, and what
-/// the job had said until then.
+/// the job had said until then; nothing when the job ended before it could be killed.
 ///
 /// The ranks are stopped, then the files are looked at, then they are killed or sent on: so the death is in the middle
 /// of a checkpoint by proof, not by luck.
-pub fn kill_in_the_middle(command: &mut Command, place: &Place, watch: &Watch) -> Outcome<(Torn, String)> {
+pub fn kill_in_the_middle(command: &mut Command, place: &Place, watch: &Watch) -> Outcome<Option<(Torn, String)>> {
     let mut job = Running::start(command)?;
     let end = Instant::now() + LIMIT;
     let mut due = watch.announced.is_none();
     while Instant::now() < end {
-        match job.next(Duration::from_millis(if due { 1 } else { 200 }))? {
+        match job.next(Duration::from_millis(if due { 3 } else { 200 }))? {
             Event::Line(line) => due |= watch.announced.is_some_and(|announced| announced(&line)),
             Event::Quiet => {}
-            Event::Ended => {
-                let tail = last_lines(job.output(), 20);
-                return Err(Failure::new(format!("the job ended before a checkpoint of it could be torn:\n{tail}")));
-            }
+            Event::Ended => return Ok(None),
         }
         if !due {
             continue;
         }
-        for _ in 0..if watch.announced.is_some() { 60 } else { 1 } {
+        // Without an announcement the job runs on while it is looked at, or it would hardly get on.
+        let tries = match watch.announced {
+            Some(_) => 60,
+            None if seen_torn(place, watch).is_some() => 5,
+            None => 0,
+        };
+        for _ in 0..tries {
             if let Some(torn) = kill_if_torn(&job, place, watch)? {
-                return Ok((torn, job.output().to_owned()));
+                return Ok(Some((torn, job.output().to_owned())));
             }
         }
         due = watch.announced.is_none();
@@ -74,12 +77,15 @@ fn ranks_of(job: &Running, program: &str) -> Vec<Process> {
     all.into_iter().filter(|process| process.name == program && !process.zombie).collect()
 }
 
+fn seen_torn(place: &Place, watch: &Watch) -> Option<Torn> {
+    place.list(Duration::from_millis(500)).ok().and_then(|files| (watch.torn)(&files))
+}
+
 fn kill_if_torn(job: &Running, place: &Place, watch: &Watch) -> Outcome<Option<Torn>> {
     let ranks = ranks_of(job, watch.program);
     ranks.iter().for_each(|rank| rank.signal(Signal::STOP));
     // A stopped rank may hold a lock that the look needs: then it is sent on, and this was not the moment.
-    let seen = place.list(Duration::from_millis(500)).ok().and_then(|files| (watch.torn)(&files));
-    if ranks.len() != super::RANKS || seen.is_none() {
+    if ranks.len() != super::RANKS || seen_torn(place, watch).is_none() {
         ranks.iter().for_each(|rank| rank.signal(Signal::CONT));
         std::thread::sleep(Duration::from_millis(1));
         return Ok(None);

@@ -73,7 +73,7 @@ pub fn show(demo: &Demo) -> Outcome {
     let killed = Run::new(demo, "killed");
     let torn = |files: &[Listed]| torn_file(files, whole);
     let watch = Watch { announced: None, torn: &torn, program: "lmp" };
-    let (torn, _) = job::kill_in_the_middle(&mut killed.command(demo, &place, None), &place, &watch)?;
+    let torn = kill(&killed, demo, &place, &watch)?;
     tell(
         "killed",
         &format!(
@@ -103,6 +103,16 @@ pub fn show(demo: &Demo) -> Outcome {
     let lines = equal_thermo(&reference.log, &restarted.log, newest)?;
     tell("thermo output", &format!("{lines} lines from step {newest} on, equal to the last of 17 digits"));
     place.remove()
+}
+
+/// The files are written quickly: a run may end before one was seen half written, and another one starts over.
+fn kill(run: &Run, demo: &Demo, place: &Place, watch: &Watch) -> Outcome<Torn> {
+    for _ in 0..3 {
+        if let Some((torn, _)) = job::kill_in_the_middle(&mut run.command(demo, place, None), place, watch)? {
+            return Ok(torn);
+        }
+    }
+    Err(Failure::new("three runs ended before a restart file was seen half written"))
 }
 
 fn step_of(name: &str) -> Option<u32> {

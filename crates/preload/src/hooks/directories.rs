@@ -235,7 +235,7 @@ pub(super) struct GlobResult {
     stat: *const c_void,
 }
 
-const GLOB_ALTDIRFUNC: c_int = 1 << 6;
+const GLOB_ALTDIRFUNC: c_int = 1 << 9;
 
 hooks! {
     fn glob(pattern: *const c_char, flags: c_int, on_error: *const c_void, result: *mut GlobResult) -> c_int, also glob64 {

@@ -146,8 +146,8 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
         }
     }
 
-    /// What is not compared: calls on slots that are not open, files that only the kernel can open (FIFOs, devices),
-    /// and hard links that the kernel's `protected_hardlinks` forbids beyond what POSIX says.
+    /// What is not compared: calls on slots that are not open, seeking in directories, files that only the kernel can
+    /// open (FIFOs, devices), and hard links that the kernel's `protected_hardlinks` forbids beyond what POSIX says.
     fn is_left_out(&self, operation: &Op) -> bool {
         if slots_of(operation).into_iter().flatten().any(|slot| self.open[slot].is_none()) {
             return true;
@@ -158,6 +158,10 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
                     !matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)
                 })
             }
+            // What an offset in a directory means is each file system's own.
+            Op::Seek { slot, .. } | Op::SeekHole { slot, .. } => self.open[*slot].is_some_and(|(_, theirs)| {
+                self.kernel.stat_open(theirs).is_ok_and(|found| found.kind() == libc::S_IFDIR)
+            }),
             Op::Link { base, old, follow, .. } if self.restricts_links() => {
                 let base = base.and_then(|slot| self.open[slot]).map(|both| both.1);
                 self.kernel.stat(base, &old.0, *follow).is_ok_and(|found| found.uid != user(self.user).uid)

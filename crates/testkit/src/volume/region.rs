@@ -79,6 +79,11 @@ fn new_time(time: Time) -> NewTime {
     }
 }
 
+/// The kernel looks at neither path nor file when there is nothing to set; nor does the interception library.
+fn keeps_both(accessed: Time, modified: Time) -> bool {
+    (accessed, modified) == (Time::Keep, Time::Keep)
+}
+
 fn position(at: Option<u64>) -> Position {
     at.map_or(Position::Current, Position::At)
 }
@@ -175,6 +180,9 @@ impl Volume for RegionVolume<'_> {
     }
 
     fn set_times_open(&self, file: OpenFile, accessed: Time, modified: Time) -> Answer<()> {
+        if keeps_both(accessed, modified) {
+            return Ok(());
+        }
         let inode = self.changeable(file)?;
         answer(self.files.set_times(&self.caller(), inode, new_time(accessed), new_time(modified)))
     }
@@ -254,6 +262,9 @@ impl Volume for RegionVolume<'_> {
         modified: Time,
         follow: bool,
     ) -> Answer<()> {
+        if keeps_both(accessed, modified) {
+            return Ok(());
+        }
         let inode = self.find(base, path, follow)?;
         answer(self.files.set_times(&self.caller(), inode, new_time(accessed), new_time(modified)))
     }
