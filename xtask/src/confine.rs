@@ -145,11 +145,20 @@ pub struct Stage {
 impl Stage {
     /// An empty folder that everyone may read.
     pub fn make(name: &str) -> Outcome<Self> {
-        let folder = std::env::temp_dir().join(format!("lifeboat-{name}-{}", std::process::id()));
+        let folder = Self::path(name);
         fs::DirBuilder::new().mode(0o755).create(&folder).context(format_args!("make {}", folder.display()))?;
         let stage = Self { folder };
         fs::set_permissions(&stage.folder, fs::Permissions::from_mode(0o755)).context("open the folder to all")?;
         Ok(stage)
+    }
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("lifeboat-{name}-{}", std::process::id()))
+    }
+
+    /// What is still there of a stage of this name that is gone.
+    pub fn leftover(name: &str) -> Option<PathBuf> {
+        Some(Self::path(name)).filter(|folder| folder.exists())
     }
 
     /// Where it is.

@@ -36,10 +36,10 @@ struct Demo {
     examples: PathBuf,
     /// Folder for results that stay: demo-output.
     output: PathBuf,
+    /// The region and its mount; goes away before the folder that the mount lies in.
+    region: place::Region,
     /// Folder that goes away at the end, on disk.
     scratch: Stage,
-    /// The region and its mount.
-    region: place::Region,
 }
 
 /// Prepares, shows, and cleans up whatever happens. With `LIFEBOAT_BIN_DIR` set, what lies there is shown, not built.
@@ -56,7 +56,8 @@ pub fn run(options: &Options) -> Outcome {
     let before = Surroundings::before_demonstration();
     let start = Instant::now();
     let shown = show(options, &workspace, binaries, output);
-    let left = before.left();
+    let mut left = before.left();
+    left.extend(Stage::leftover("demo").map(|folder| format!("folder {}", folder.display())));
     if !left.is_empty() {
         let told = Failure::new(format!("left behind: {}", left.join(", ")));
         return shown.and(Err(told));
@@ -67,10 +68,9 @@ pub fn run(options: &Options) -> Outcome {
 }
 
 fn show(options: &Options, workspace: &Workspace, binaries: PathBuf, output: PathBuf) -> Outcome {
-    // Dropped in reverse: the region before the folder that its mount lies in.
     let scratch = Stage::make("demo")?;
     let region = place::Region::create(&binaries.join("lifeboat"), &scratch)?;
-    let demo = Demo { examples: workspace.root.join("examples"), output, scratch, region };
+    let demo = Demo { examples: workspace.root.join("examples"), output, region, scratch };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "{RANKS} ranks on {cores} cores. Region {}: {REGION_SIZE} of memory, mounted at {}.",

@@ -7,12 +7,13 @@ use crate::inode::{self, InodeId, size_of};
 use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target};
 use crate::{NAME_LONGEST, Result};
 use core::fmt;
+use lifeboat_region::image::{self, Image};
 use lifeboat_region::layout::{BLOCK, CELL, ENTRY, EXTENT, RENAME_LOCK, SWEEP_LOCK};
 use lifeboat_region::mapping::Scratch;
 use lifeboat_region::owner::{Kind, State};
 use lifeboat_region::space::{self, Class};
 use lifeboat_region::superblock::SuperblockError;
-use lifeboat_region::{Errno, lock};
+use lifeboat_region::{Errno, MustFence, lock, recovery};
 
 /// One thing that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +100,11 @@ struct Walk<'w> {
 /// Walks the whole region. Other processes should be at rest: what they are changing may look wrong.
 pub fn check(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary> {
     let length = fs.region().length();
-    let reclaimed = fs.sweep()?;
+    // A damaged lock stops the sweep; the walk says which one it is.
+    let reclaimed = match fs.sweep() {
+        Err(Errno::UCLEAN) => 0,
+        other => other?,
+    };
     let mut walk = Walk {
         fs,
         marks: Scratch::new(length / ENTRY / 64 + 1)?,
@@ -112,6 +117,48 @@ pub fn check(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<CheckSu
     walk.each_live_inode(Walk::links)?;
     walk.units()?;
     Ok(walk.summary)
+}
+
+/// Repairs what has one right answer: superblock copies; lock words, if no other process is attached (a damaged lock may
+/// be held). Reports what it repaired, and how many.
+pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
+    let region = fs.region();
+    let mut repaired = 0;
+    let mut note = |finding| {
+        repaired += 1;
+        report(finding);
+    };
+    let copies = region.superblock_copies()?;
+    for (number, copy) in copies.into_iter().enumerate() {
+        if let Err(error) = copy {
+            note(Finding::Superblock(number as u8, error));
+        }
+    }
+    if copies.iter().any(|copy| copy.is_err()) {
+        region.rewrite_superblocks()?;
+    }
+    let own = image::own(region)?;
+    let _ = recovery::recover_all(region, fs);
+    let mut others = false;
+    let mut seen = |at: Image, _: image::Holder| others |= at != own;
+    image::attached(region, &mut seen)?;
+    if others {
+        return Ok(repaired);
+    }
+    let mut free = |at: u64| -> Result<()> {
+        if lock::decode(region, region.load(at)?).is_err() {
+            region.commit(at, 0, MustFence::nothing())?;
+            note(Finding::Lock(at));
+        }
+        Ok(())
+    };
+    free(RENAME_LOCK)?;
+    free(SWEEP_LOCK)?;
+    space::each_unit(region, |unit, owner| {
+        let is_inode = owner.state == State::Live && owner.kind == Kind::Inode && unit.class == Class::Cell;
+        if is_inode { free(unit.at + inode::LOCK) } else { Ok(()) }
+    })?;
+    Ok(repaired)
 }
 
 impl Walk<'_> {

@@ -67,6 +67,37 @@ impl FileSystem {
         Err(DAMAGED)
     }
 
+    /// The first extent at or after `from` that is not a hole.
+    pub(crate) fn next_mapped(&self, inode: InodeId, from: u64) -> Result<Option<u64>> {
+        self.next_below(self.field(inode, inode::ROOT)?, 0, from, HEIGHT_LARGEST + 1)
+    }
+
+    fn next_below(&self, word: u64, base: u64, from: u64, above: u8) -> Result<Option<u64>> {
+        match Target::decode(word)? {
+            Target::Hole => Ok(None),
+            Target::Extent(_) | Target::Block(_) | Target::Blocks(_) => Ok((base >= from).then_some(base)),
+            Target::Extents(node) => {
+                for index in from.saturating_sub(base)..EXTENTS_PER_NODE {
+                    if self.region().load(self.node(node)? + index * 16)? != 0 {
+                        return Ok(Some(base + index));
+                    }
+                }
+                Ok(None)
+            }
+            Target::Index(node, height) if height > 0 && height < above => {
+                for index in from.saturating_sub(base) / span(height)..INDEX_WORDS {
+                    let below = self.region().load(self.node(node)? + index * 8)?;
+                    let found = self.next_below(below, base + index * span(height), from, height)?;
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                Ok(None)
+            }
+            _ => Err(DAMAGED),
+        }
+    }
+
     fn new_node(&self, lane: &Lane<'_>) -> Result<Unit> {
         let node = lane.allocate(Class::Cell, None)?;
         self.region().zero(node.at, CELL as usize)?.fence();

@@ -49,6 +49,9 @@ pub(crate) const INLINE_LONGEST: usize = (CELL - INLINE) as usize;
 /// Flag: sealed.
 pub(crate) const SEALED: u64 = 1 << 32;
 
+/// Flag: has no name yet, but may get one (`O_TMPFILE` without `O_EXCL`).
+pub(crate) const LINKABLE: u64 = 1 << 33;
+
 /// Largest size: 48 bits.
 pub(crate) const SIZE_LARGEST: u64 = (1 << 48) - 1;
 

@@ -36,7 +36,7 @@ mod truncate;
 mod types;
 mod walk;
 
-pub use check::{CheckSummary, Finding, check};
+pub use check::{CheckSummary, Finding, check, repair};
 pub use file_system::{FileSystem, PREFIX_LONGEST};
 pub use inode::InodeId;
 pub use lifeboat_region::{Errno, UserSource, UserTarget};

@@ -26,6 +26,8 @@ pub(crate) struct NewInode {
     pub(crate) device: u64,
     /// Links at the start.
     pub(crate) links: u64,
+    /// Flags, as in the upper half of the inode's mode word.
+    pub(crate) flags: u64,
 }
 
 impl FileSystem {
@@ -54,7 +56,7 @@ impl FileSystem {
         }
         let now = process::now() as u64;
         let fields = [
-            (inode::MODE, mode as u64),
+            (inode::MODE, mode as u64 | new.flags),
             (inode::LINKS, new.links),
             (inode::IDS, who.uid as u64 | (gid as u64) << 32),
             (inode::ACCESSED, now),
@@ -159,7 +161,7 @@ impl FileSystem {
     /// Makes a directory.
     pub fn mkdir(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], mode: u32) -> Result<()> {
         let mode = inode::DIRECTORY | mode & 0o1777 & !who.umask;
-        self.create(who, dir, path, &NewInode { mode, device: 0, links: 2 }, |_, _, _| Ok(MustFence::nothing()))
+        self.create(who, dir, path, &NewInode { mode, device: 0, links: 2, flags: 0 }, |_, _, _| Ok(MustFence::nothing()))
     }
 
     /// Makes a regular file, FIFO, device node or socket name. `mode` has the type; `device` is `st_rdev`. Device nodes
@@ -175,7 +177,7 @@ impl FileSystem {
         let device = if matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE) { device } else { 0 };
         let mode = kind | mode & 0o7777 & !who.umask;
         let is_device = matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE);
-        self.create(who, dir, path, &NewInode { mode, device, links: 1 }, |_, _, _| {
+        self.create(who, dir, path, &NewInode { mode, device, links: 1, flags: 0 }, |_, _, _| {
             if is_device && who.uid != 0 { Err(Errno::PERM) } else { Ok(MustFence::nothing()) }
         })
     }
@@ -188,7 +190,7 @@ impl FileSystem {
         if target.len() > crate::PATH_LONGEST {
             return Err(Errno::NAMETOOLONG);
         }
-        let new = NewInode { mode: inode::LINK | 0o777, device: 0, links: 1 };
+        let new = NewInode { mode: inode::LINK | 0o777, device: 0, links: 1, flags: 0 };
         self.create(who, dir, path, &new, |lane, transaction, id| self.store_target(lane, transaction, id, target))
     }
 
@@ -218,12 +220,17 @@ impl FileSystem {
             return Err(Errno::PERM);
         }
         let links = self.field(old, inode::LINKS)?;
+        let mode = self.field(old, inode::MODE)?;
+        if links == 0 && mode & inode::LINKABLE == 0 {
+            return Err(Errno::NOENT);
+        }
         if links >= LINKS_LARGEST {
             return Err(Errno::MLINK);
         }
         let mut transaction = lane.begin();
-        self.insert(&mut transaction, &lane, place.dir, &name, old, entry_kind(self.mode(old)?))?;
+        self.insert(&mut transaction, &lane, place.dir, &name, old, entry_kind(mode as u32))?;
         transaction.set(old.at() + inode::LINKS, links + 1)?;
+        transaction.set(old.at() + inode::MODE, mode & !inode::LINKABLE)?;
         transaction.set(old.at() + inode::CHANGED, process::now() as u64)?;
         self.touch_directory(&mut transaction, place.dir, 1, 0)?;
         transaction.commit(MustFence::nothing())

@@ -155,10 +155,13 @@ impl FileSystem {
                         mode: inode::REGULAR | mode & 0o7777 & !who.umask,
                         device: 0,
                         links: 1,
+                        flags: 0,
                     };
-                    match self.with_room(|| self.create_at(who, place, &new, |_, _, _| Ok(MustFence::nothing()))) {
-                        // Its creator may write whatever the mode says.
-                        Ok(inode) => return self.take_slot(inode, flags),
+                    // Its creator may write whatever the mode says.
+                    match self.open_new(flags, |file| {
+                        self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode))
+                    }) {
+                        Ok(file) => return Ok(file),
                         Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                             let name = self.name(place.name)?;
                             found = self.find(place.dir, &name)?.map(|found| found.child);
@@ -244,22 +247,43 @@ impl FileSystem {
             return Err(Errno::NOTDIR);
         }
         self.permit(who, parent, WRITE | crate::walk::EXECUTE)?;
-        let new = NewInode { mode: inode::REGULAR | mode & 0o7777 & !who.umask, device: 0, links: 0 };
-        // A sweep may take the nameless inode for a dead one before it is open: then another is made.
-        for _ in 0..100 {
-            let inode = self.with_room(|| {
-                let lane = self.lane()?;
-                let mut transaction = lane.begin();
-                let id = self.new_inode(&mut transaction, &lane, who, parent, &new)?;
-                transaction.commit(MustFence::nothing())?;
-                Ok(id)
-            })?;
-            match self.take_slot(inode, flags - OFlags::TMPFILE) {
-                Err(Errno::STALE) => {}
-                other => return other,
+        let linkable = if flags.contains(OFlags::EXCL) { 0 } else { inode::LINKABLE };
+        let new = NewInode {
+            mode: inode::REGULAR | mode & 0o7777 & !who.umask,
+            device: 0,
+            links: 0,
+            flags: linkable,
+        };
+        self.open_new(flags - OFlags::TMPFILE, |file| {
+            let lane = self.lane()?;
+            let mut transaction = lane.begin();
+            let id = self.new_inode(&mut transaction, &lane, who, parent, &new)?;
+            let data = self.bind(file, id)?;
+            transaction.commit(data)?;
+            Ok(id)
+        })
+    }
+
+    /// Makes an inode that is open from its first moment: nobody can remove it in between.
+    fn open_new(&self, flags: OFlags, make: impl Fn(OpenFile) -> Result<InodeId>) -> Result<OpenFile> {
+        let file = self.reserve_slot()?;
+        let at = self.open_file_at(file)?;
+        let made = self.with_room(|| make(file));
+        let word = self.region().load(at)?;
+        match made {
+            Ok(inode) => self.publish_slot(file, inode, flags),
+            Err(error) => {
+                self.region().commit(at, word & !0xffff, MustFence::nothing())?;
+                Err(error)
             }
         }
-        Err(Errno::AGAIN)
+    }
+
+    /// Ties a reserved slot to an inode that is still private.
+    fn bind(&self, file: OpenFile, inode: InodeId) -> Result<MustFence> {
+        self.region().commit(self.open_file_at(file)? + INODE, inode.to_word(), MustFence::nothing())?;
+        self.set(inode, inode::OPENS, 1)?;
+        Ok(MustFence::nothing())
     }
 
     /// Opens an inode that somebody has open already (`/proc/self/fd`). Permissions are not checked again.
@@ -270,29 +294,40 @@ impl FileSystem {
 
     /// Takes a slot for the inode. `NFILE` when the table is full of open files.
     fn take_slot(&self, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
-        let lane = self.lane()?;
-        let file = match self.free_slot() {
-            Err(Errno::NFILE) => {
-                let _ = self.sweep();
-                self.free_slot()?
-            }
-            other => other?,
-        };
+        let file = self.reserve_slot()?;
         let at = self.open_file_at(file)?;
-        let outcome = self.lock_inode(&lane, inode).and_then(|()| {
+        self.region().commit(at + INODE, inode.to_word(), MustFence::nothing())?;
+        let lane = self.lane()?;
+        let counted = self.lock_inode(&lane, inode).and_then(|()| {
             let opens = self.field(inode, inode::OPENS)?;
             self.set(inode, inode::OPENS, opens + 1)
         });
-        let word = self.region().load(at)?;
-        if let Err(error) = outcome {
-            self.region().commit(at, word & !0xffff | FREE, MustFence::nothing())?;
+        if let Err(error) = counted {
+            let word = self.region().load(at)?;
+            self.region().commit(at, word & !0xffff, MustFence::nothing())?;
             return Err(error);
         }
+        self.publish_slot(file, inode, flags)
+    }
+
+    fn publish_slot(&self, file: OpenFile, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
+        let at = self.open_file_at(file)?;
+        let word = self.region().load(at)?;
         self.region().commit(at + INODE, inode.to_word(), MustFence::nothing())?;
         self.region().commit(at + OFFSET, 0, MustFence::nothing())?;
         self.region().commit(at + FLAGS, (flags - ONCE).bits() as u64, MustFence::nothing())?;
         self.region().commit(at, word & !STATE | LIVE, MustFence::nothing())?;
         Ok(file)
+    }
+
+    fn reserve_slot(&self) -> Result<OpenFile> {
+        match self.free_slot() {
+            Err(Errno::NFILE) => {
+                self.sweep()?;
+                self.free_slot()
+            }
+            other => other,
+        }
     }
 
     fn free_slot(&self) -> Result<OpenFile> {
@@ -308,6 +343,7 @@ impl FileSystem {
             }
             let mine = state_word(OPENING, me, ((word >> 48) as u16).wrapping_add(1));
             if self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
+                self.region().commit(at + INODE, 0, MustFence::nothing())?;
                 self.open_file_cursor.store(file.0.wrapping_add(1), Ordering::Relaxed);
                 return Ok(file);
             }
@@ -430,12 +466,18 @@ impl FileSystem {
         let word = self.region().load(at)?;
         match word & STATE {
             LIVE if !self.is_held(file, word, held)? => self.close_word(file, word).map(|()| true),
-            OPENING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
+            OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
                 // It may have been counted in the inode: too high a count costs a look, no more.
-                self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())
-            }
-            CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
-                self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())
+                let inode = InodeId::from_word(self.region().load(at + INODE)?);
+                if !self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())? {
+                    return Ok(false);
+                }
+                let lane = self.lane()?;
+                match self.lock_inode(&lane, inode) {
+                    Ok(()) => self.release_if_unused(&lane, inode).map(|()| true),
+                    Err(Errno::STALE) => Ok(true),
+                    Err(error) => Err(error),
+                }
             }
             _ => Ok(false),
         }

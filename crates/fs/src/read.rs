@@ -94,6 +94,13 @@ impl FileSystem {
         }
         let mut at = offset;
         while at < size {
+            if !hole {
+                // Holes may be vast: straight to the next extent with anything in it.
+                match self.next_mapped(inode, at / EXTENT)? {
+                    Some(next) if next * EXTENT < size => at = at.max(next * EXTENT),
+                    _ => return Err(Errno::NXIO),
+                }
+            }
             let here = (size - at).min(EXTENT - at % EXTENT);
             let target = match self.find_slot(inode, at / EXTENT)? {
                 Some(slot) => Target::decode(self.region().load(slot.map_at)?)?,

@@ -41,8 +41,11 @@ impl FileSystem {
         }
         self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
             let outcome = self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
-                if old.ending != Ending::Name || new.ending != Ending::Name {
+                if old.ending != Ending::Name {
                     return Err(Errno::BUSY);
+                }
+                if new.ending != Ending::Name {
+                    return Err(if flags == NO_REPLACE { Errno::EXIST } else { Errno::BUSY });
                 }
                 let step = Move { who, old, new, flags };
                 self.with_room(|| self.rename_once(&step))

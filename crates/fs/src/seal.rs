@@ -67,10 +67,14 @@ impl FileSystem {
                 Some(slot) => {
                     let target = Target::decode(self.region().load(slot.map_at)?)?;
                     each(base, Some(slot.checksum_at), target, length)?;
+                    base += length;
                 }
-                None => each(base, None, Target::Hole, length)?,
+                None => {
+                    let next = self.next_mapped(inode, base / EXTENT)?.map_or(size, |next| size.min(next * EXTENT));
+                    each(base, None, Target::Hole, next.max(base + length) - base)?;
+                    base = next.max(base + length);
+                }
             }
-            base += length;
         }
         Ok(())
     }
@@ -93,7 +97,7 @@ impl FileSystem {
         let mut report = SealReport::default();
         self.each_extent(inode, |_, at, target, length| {
             let (Some(at), true) = (at, target != Target::Hole) else {
-                report.holes += 1;
+                report.holes += length.div_ceil(EXTENT);
                 return Ok(());
             };
             let now = Checksum::decode(self.region().load(at)?)?;
@@ -146,7 +150,7 @@ impl FileSystem {
         let mut report = VerifyReport { sealed: mode & SEALED != 0, ..VerifyReport::default() };
         self.each_extent(inode, |base, at, target, length| {
             let (Some(at), true) = (at, target != Target::Hole) else {
-                report.holes += 1;
+                report.holes += length.div_ceil(EXTENT);
                 return Ok(());
             };
             let known = match Checksum::decode(self.region().load(at)?) {

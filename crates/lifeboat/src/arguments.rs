@@ -21,7 +21,8 @@ A region is a block of memory with files in it. `lifeboat exec` runs any program
 prefix; they stay when the program ends or is killed, until the region is removed or the machine restarts. The other
 commands work on the region directly.";
 
-const AFTER: &str = "Region: --name, else the one of the surrounding `lifeboat exec` ($LIFEBOAT_REGION), else `default`.
+const AFTER: &str =
+    "Region: --name, else the one of the surrounding `lifeboat exec` ($LIFEBOAT_REGION), else `default`.
 Mount prefix: --mount, else $LIFEBOAT_MOUNT, else /lifeboat for root and /tmp/lifeboat-UID for others.
 
 Exit codes: 0 done; 1 the operation failed; 2 wrong command line; 3 the region is missing or was refused;
@@ -77,8 +78,10 @@ region; every other one is outside. One of both must be in the region.\n\nExampl
     /// Check the contents of files against their checksums
     #[command(after_help = "Example:\n  lifeboat verify /lifeboat/ckpt")]
     Verify(VerifyArguments),
-    /// Seal files: checksums of all blocks become final, and the files cannot be changed any more
-    #[command(after_help = "Example:\n  lifeboat seal /lifeboat/ckpt/step.100")]
+    /// Seal files: the checksums of all blocks become final
+    #[command(
+        after_help = "A file that is open for writing cannot be sealed; opening a sealed file for writing takes the seal off.\n\nExample:\n  lifeboat seal /lifeboat/ckpt/step.100"
+    )]
     Seal(PathsArguments),
     /// Write the command's page, man pages or shell completions
     #[command(hide = true)]
@@ -97,9 +100,9 @@ pub enum RegionCommand {
     /// Show everything about a region
     #[command(after_help = "Example:\n  lifeboat region info --json")]
     Info(OneRegionArguments),
-    /// Check a region's structure; changes nothing
+    /// Check a region's structure, and free space that killed processes left
     #[command(after_help = "Example:\n  lifeboat region check scratch")]
-    Check(OneRegionArguments),
+    Check(CheckArguments),
     /// Remove a region with everything in it
     #[command(after_help = "Example:\n  lifeboat region remove scratch")]
     Remove(RemoveArguments),
@@ -174,7 +177,18 @@ pub struct ListArguments {
     pub json: bool,
 }
 
-/// `region info`, `region check`.
+/// `region check`.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// Rewrite a damaged superblock copy from the whole one and free damaged lock words; nobody may use the region
+    #[arg(long)]
+    pub repair: bool,
+    /// Which region.
+    #[command(flatten)]
+    pub region: OneRegionArguments,
+}
+
+/// `region info`.
 #[derive(Args, Debug)]
 pub struct OneRegionArguments {
     /// Name of the region [default: as for all commands]
@@ -454,7 +468,8 @@ mod tests {
 
     #[test]
     fn everything_behind_the_dashes_is_the_program() {
-        let parsed = Arguments::try_parse_from(["lifeboat", "exec", "--size", "64M", "--", "ls", "--size", "-l"]).unwrap();
+        let parsed =
+            Arguments::try_parse_from(["lifeboat", "exec", "--size", "64M", "--", "ls", "--size", "-l"]).unwrap();
         let Command::Exec(exec) = parsed.command else { panic!("not exec") };
         assert_eq!(exec.command, ["ls", "--size", "-l"]);
         assert_eq!(exec.new.size, Some(64 << 20));

@@ -29,11 +29,7 @@ pub struct Made {
 /// Creates the region `name` and says on standard error what the user should know about it.
 ///
 /// `Ok(None)` when the name was taken meanwhile.
-pub fn create(
-    place: &Place,
-    name: &RegionName,
-    new: &NewRegionArguments,
-) -> Result<Option<Made>, Failure> {
+pub fn create(place: &Place, name: &RegionName, new: &NewRegionArguments) -> Result<Option<Made>, Failure> {
     let bytes = wanted_size(new)?;
     clear_half_made(place, name)?;
     let directory = match place.create_region(name) {
@@ -173,7 +169,8 @@ fn progress_bar(total: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("reserving memory [{bar:30}] {bytes} of {total_bytes}, {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("reserving memory [{bar:30}] {bytes} of {total_bytes}, {eta} left")
+    {
         bar.set_style(style.progress_chars("=> "));
     }
     bar

@@ -17,8 +17,9 @@ pub fn run(arguments: &DocumentsArguments) -> Result<(), Failure> {
     command.build();
     let mut out = out();
     if let Some(directory) = &arguments.man {
-        write_man_pages(&command, "lifeboat", directory)
-            .map_err(|error| Failure::operation(format_args!("cannot write {}: {}", directory.display(), io_reason(&error))))?;
+        write_man_pages(&command, "lifeboat", directory).map_err(|error| {
+            Failure::operation(format_args!("cannot write {}: {}", directory.display(), io_reason(&error)))
+        })?;
     }
     if let Some(shell) = arguments.completions {
         let mut script = Vec::new();
@@ -103,7 +104,8 @@ fn shown(argument: &Arg) -> bool {
 }
 
 fn spelled(argument: &Arg) -> String {
-    let values: Vec<String> = argument.get_value_names().unwrap_or_default().iter().map(|name| name.to_string()).collect();
+    let values: Vec<String> =
+        argument.get_value_names().unwrap_or_default().iter().map(|name| name.to_string()).collect();
     let values = if argument.get_action().takes_values() { values.join(" ") } else { String::new() };
     let short = argument.get_short().map(|letter| format!("-{letter}"));
     let long = argument.get_long().map(|word| format!("--{word}"));

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lifeboat_region::place::{CoverError, Place, RegionDirectory, RegionName, Standing};
+use lifeboat_region::place::{Base, CoverError, Place, PlaceError, RegionDirectory, RegionName, Standing};
 
-use crate::arguments::ExecArguments;
+use crate::arguments::{ExecArguments, RegionArguments};
 use crate::create::create;
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, io_reason, shown};
 use crate::mount::Prefix;
@@ -28,8 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     let prefix = Prefix::choose(arguments.files.mount.as_ref())?;
     let library = find_library()?;
-    let name = arguments.files.region.name.unwrap_or_else(default_name);
-    let place = Place::open_or_create(base(&arguments.files.region.place))?;
+    let (place, name) = choose(&arguments.files.region)?;
     ensure_region(&place, &name, arguments)?;
     let directory = place.open_region(&name)?;
     let found = attach(&directory)?.length();
@@ -46,9 +45,38 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.
     let error = command.exec();
-    let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
     let program = shown(arguments.command[0].as_bytes());
-    Err(Failure { code, line: format!("cannot run `{program}`: {}", io_reason(&error)) })
+    if error.kind() == ErrorKind::NotFound || !is_somewhere(&arguments.command[0]) {
+        return Err(Failure { code: NOT_FOUND, line: format!("cannot run `{program}`: no such program") });
+    }
+    Err(Failure { code: CANNOT_RUN, line: format!("cannot run `{program}`: {}", io_reason(&error)) })
+}
+
+/// Whether there is a program of that name, be it one that cannot be run. A folder on the PATH that may not be looked
+/// into makes the kernel say "permission denied" for programs that are nowhere.
+fn is_somewhere(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return true;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The region to use, which need not exist: the named one, else that of a surrounding `exec`, else the default.
+fn choose(arguments: &RegionArguments) -> Result<(Place, RegionName), Failure> {
+    if arguments.name.is_none()
+        && arguments.place.place.is_none()
+        && let Some(path) = env::var_os("LIFEBOAT_REGION")
+    {
+        let path = path.as_bytes();
+        let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let name = path.get(slash + 1..).unwrap_or_default();
+        let wrong = |error: PlaceError| Failure::usage(format_args!("LIFEBOAT_REGION is wrong: {error}"));
+        let name = RegionName::new(name).map_err(|why| wrong(PlaceError::bad_name(name, why)))?;
+        return Ok((Place::open_or_create(Base::At(&path[..slash])).map_err(wrong)?, name));
+    }
+    let place = Place::open_or_create(base(&arguments.place))?;
+    Ok((place, arguments.name.unwrap_or_else(default_name)))
 }
 
 /// Creates the region if there is none, waiting for others that are doing so at this moment.

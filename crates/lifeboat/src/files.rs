@@ -131,13 +131,7 @@ impl Files {
 
     /// Calls `each` with path, inode and attributes of `path` and of everything below it, directories after their
     /// contents. What cannot be read is passed to `each` as an error.
-    fn walk(
-        &self,
-        path: &[u8],
-        inode: InodeId,
-        stat: Stat,
-        each: &mut Visitor<'_>,
-    ) -> Result<(), Failure> {
+    fn walk(&self, path: &[u8], inode: InodeId, stat: Stat, each: &mut Visitor<'_>) -> Result<(), Failure> {
         // Depth is bounded by the longest path; a damaged region may still have cycles.
         const DEEPEST: usize = 4096;
         let mut pending = vec![(path.to_vec(), inode, stat, false, 0usize)];

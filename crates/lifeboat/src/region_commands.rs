@@ -3,15 +3,17 @@
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use lifeboat_fs::FileSystem;
-use lifeboat_region::Region;
+use lifeboat_fs::{CheckSummary, FileSystem, Finding};
 use lifeboat_region::carrier;
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
+use lifeboat_region::{MustFence, Region};
 use rustix::fd::AsFd;
 use serde::Serialize;
 
-use crate::arguments::{CreateArguments, ListArguments, OneRegionArguments, RegionCommand, RemoveArguments};
+use crate::arguments::{
+    CheckArguments, CreateArguments, ListArguments, OneRegionArguments, RegionCommand, RemoveArguments,
+};
 use crate::create::create;
 use crate::failure::{Failure, reason};
 use crate::output::{json, out, say, size, table, time};
@@ -305,20 +307,26 @@ struct CheckReport {
     findings: Vec<String>,
 }
 
-fn check(arguments: &OneRegionArguments) -> Result<(), Failure> {
-    let directory = region_directory(arguments.name.as_ref(), &arguments.place)?;
+fn check(arguments: &CheckArguments) -> Result<(), Failure> {
+    let directory = region_directory(arguments.region.name.as_ref(), &arguments.region.place)?;
     let name = directory.name().to_string();
-    let region = attach(&directory)?;
-    let mut findings = Vec::new();
-    let files = FileSystem::attach(region, b"/")
+    if arguments.repair && is_in_use(&directory) {
+        return Err(Failure::operation(format_args!(
+            "region `{name}` cannot be repaired while a living process uses it: end it first (`lifeboat region info`)"
+        )));
+    }
+    let files = FileSystem::attach(attach(&directory)?, b"/")
         .map_err(|errno| Failure::region(format_args!("region `{name}`: {}", reason(errno))))?;
-    let summary = lifeboat_fs::check(&files, &mut |finding| findings.push(finding.to_string()))
-        .map_err(|errno| Failure::operation(format_args!("region `{name}` cannot be checked: {}", reason(errno))))?;
-    let clean = findings.is_empty();
+    let (mut found, mut summary) = examine(&files, &name)?;
+    if arguments.repair && repair(&files, &found)? {
+        (found, summary) = examine(&files, &name)?;
+    }
     if summary.reclaimed > 0 {
         say(format_args!("freed {} units of space that a killed process had left", summary.reclaimed));
     }
-    if arguments.json {
+    let clean = found.is_empty();
+    let findings: Vec<String> = found.iter().map(ToString::to_string).collect();
+    if arguments.region.json {
         let (inodes, names, reclaimed) = (summary.inodes, summary.names, summary.reclaimed);
         json(&CheckReport { name: name.clone(), clean, inodes, names, reclaimed, findings })?;
     } else {
@@ -338,8 +346,39 @@ fn check(arguments: &OneRegionArguments) -> Result<(), Failure> {
     if clean {
         return Ok(());
     }
-    say(format_args!("region `{name}` is damaged: copy out what can be read (`lifeboat cp`), then remove it"));
-    Err(Failure::reported())
+    Err(Failure::operation(if found.iter().all(is_repairable) {
+        format!("region `{name}` is damaged: `lifeboat region check --repair {name}` mends it")
+    } else {
+        format!("region `{name}` is damaged: copy out what can be read (`lifeboat cp`), then remove it")
+    }))
+}
+
+fn examine(files: &FileSystem, name: &str) -> Result<(Vec<Finding>, CheckSummary), Failure> {
+    let mut found = Vec::new();
+    let summary = lifeboat_fs::check(files, &mut |finding| found.push(finding))
+        .map_err(|errno| Failure::operation(format_args!("region `{name}` cannot be checked: {}", reason(errno))))?;
+    Ok((found, summary))
+}
+
+const fn is_repairable(finding: &Finding) -> bool {
+    matches!(finding, Finding::Superblock(..) | Finding::Lock(_))
+}
+
+/// Mends what can be mended without losing anything; tells whether there was something.
+fn repair(files: &FileSystem, found: &[Finding]) -> Result<bool, Failure> {
+    let failed = |errno| Failure::operation(format_args!("cannot repair the region: {}", reason(errno)));
+    if found.iter().any(|finding| matches!(finding, Finding::Superblock(..))) {
+        files.region().rewrite_superblocks().map_err(failed)?;
+    }
+    for finding in found {
+        if let Finding::Lock(at) = finding {
+            files.region().commit(*at, 0, MustFence::nothing()).map_err(failed)?;
+        }
+    }
+    for finding in found.iter().filter(|finding| is_repairable(finding)) {
+        say(format_args!("repaired: {finding}"));
+    }
+    Ok(found.iter().any(is_repairable))
 }
 
 fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
@@ -347,7 +386,9 @@ fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
     let place = match Place::open(base(&arguments.place)) {
         Ok(place) => place,
         Err(PlaceError::Missing { .. }) => {
-            return Err(Failure::region(format_args!("no region `{name}`: `lifeboat region list` shows what there is")));
+            return Err(Failure::region(format_args!(
+                "no region `{name}`: `lifeboat region list` shows what there is"
+            )));
         }
         Err(error) => return Err(error.into()),
     };

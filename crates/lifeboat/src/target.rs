@@ -23,10 +23,7 @@ pub fn default_name() -> RegionName {
 }
 
 /// Opens the directory of the region: the named one, else that of the surrounding `exec`, else the default.
-pub fn region_directory(
-    name: Option<&RegionName>,
-    place: &PlaceArguments,
-) -> Result<RegionDirectory, Failure> {
+pub fn region_directory(name: Option<&RegionName>, place: &PlaceArguments) -> Result<RegionDirectory, Failure> {
     if name.is_none()
         && place.place.is_none()
         && let Some(path) = env::var_os("LIFEBOAT_REGION")

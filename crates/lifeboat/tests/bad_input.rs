@@ -178,8 +178,28 @@ fn one_damaged_superblock_copy_costs_nothing() {
             let ended = here.run(&["region", "check", "a"]);
             assert_eq!(ended.code, Some(OPERATION), "{ended:?}");
             assert!(String::from_utf8_lossy(&ended.out).contains("superblock"), "{ended:?}");
+            assert!(ended.err.contains("--repair"), "{ended:?}");
+            let mended = here.run(&["region", "check", "--repair", "a"]);
+            assert_eq!(mended.code, Some(0), "{mended:?}");
+            assert!(here.must(&["region", "check", "a"]).contains("clean"));
+            assert_eq!(here.must(&["cat", "--name", "a", "data"]), "precious");
         }
     }
+}
+
+#[test]
+fn a_damaged_lock_word_is_found_and_freed() {
+    use lifeboat_region::layout::RENAME_LOCK;
+    let _clean = NoResidue::begin();
+    let here = Here::new("lock");
+    here.must(&["region", "create", "a", "--size", "8MiB", "--carrier", "shm"]);
+    overwrite(&here.memory("a"), RENAME_LOCK, &[0xff; 8]);
+    let ended = here.run(&["region", "check", "a"]);
+    ended.refused(OPERATION, "--repair");
+    assert!(String::from_utf8_lossy(&ended.out).contains("lock"), "{ended:?}");
+    let mended = here.run(&["region", "check", "--repair", "a"]);
+    assert_eq!(mended.code, Some(0), "{mended:?}");
+    assert!(here.must(&["region", "check", "a"]).contains("clean"));
 }
 
 #[test]
@@ -224,7 +244,8 @@ fn without_permission_to_mount_there_still_is_a_region_and_a_word_about_it() {
     let _clean = NoResidue::begin();
     let here = Here::new("mount");
     if !is_root() {
-        here.run(&["region", "create", "a", "--size", "8MiB", "--carrier", "tmpfs"]).refused(OPERATION, "may not mount");
+        here.run(&["region", "create", "a", "--size", "8MiB", "--carrier", "tmpfs"])
+            .refused(OPERATION, "may not mount");
         here.must(&["region", "create", "a", "--size", "8MiB"]);
         assert!(here.must(&["region", "list"]).contains("shm"));
         return;

@@ -22,7 +22,8 @@ fn the_program_is_told_where_its_files_are() {
     let here = Here::new("environment");
     let mount = here.file("m");
     let script = "echo $LIFEBOAT_REGION; echo $LIFEBOAT_MOUNT; echo $LD_PRELOAD; echo \"$@\"";
-    let mut command = here.exec(&["--size", "8MiB", "--mount", text(&mount)], &["sh", "-c", script, "sh", "a b", "--size", "--"]);
+    let mut command =
+        here.exec(&["--size", "8MiB", "--mount", text(&mount)], &["sh", "-c", script, "sh", "a b", "--size", "--"]);
     let ended = end(&mut command);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
@@ -47,7 +48,8 @@ fn inside_exec_the_other_commands_know_the_region() {
     fs::write(here.file("x"), b"hello").unwrap();
     let mount = here.file("m");
     let command = env!("CARGO_BIN_EXE_lifeboat");
-    let script = format!("{command} cp {} {}/x && {command} cat {}/x", text(&here.file("x")), text(&mount), text(&mount));
+    let (x, m) = (here.file("x"), text(&mount));
+    let script = format!("{command} cp {} {m}/x && {command} exec -- {command} cat {m}/x", text(&x));
     let mut command = here.exec(&["--size", "8MiB", "--name", "job", "--mount", text(&mount)], &["sh", "-c", &script]);
     let ended = end(&mut command);
     assert_eq!((ended.code, &ended.out[..]), (Some(0), &b"hello"[..]), "{ended:?}");

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ fn a_region_in_use_is_not_pulled_away() {
     let here = Here::new("used");
     here.must(&["region", "create", "a", "--size", "8MiB"]);
     // Somebody maps it: a python that holds on until told to stop.
-    let script = "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),4096); print('mapped',flush=True); input()";
+    let script = "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),4096); print('mapped',flush=True); sys.stdin.read()";
     let holder = Command::new("python3")
         .args(["-c", script])
         .arg(here.memory("a"))
@@ -87,21 +88,21 @@ fn a_region_in_use_is_not_pulled_away() {
 /// Starts creating a large region and kills the creator while it reserves memory.
 fn kill_a_creator(here: &Here, carrier: &str) -> bool {
     let mut creator = here
-        .command(&["region", "create", "a", "--size", "1GiB", "--carrier", carrier])
+        .command(&["region", "create", "a", "--size", "256MiB", "--carrier", carrier])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let half_made = here.place().join("a/memory/region.new");
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(20) {
+    while start.elapsed() < Duration::from_secs(20) && creator.try_wait().unwrap().is_none() {
         if fs::metadata(&half_made).is_ok_and(|metadata| metadata.len() > 0) {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    creator.kill().unwrap();
-    let status = creator.wait().unwrap();
-    !status.success()
+    // It may have ended by itself.
+    let _ = creator.kill();
+    creator.wait().unwrap().signal() == Some(9)
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn what_a_killed_creator_left_is_cleared_away_by_the_next() {
     for carrier in ["shm", "auto"] {
         let here = Here::new("half");
         if !kill_a_creator(&here, carrier) {
-            lifeboat_testkit::report::skipped("killed creator", "too little memory for 1 GiB, or it was done before the kill");
+            lifeboat_testkit::report::skipped("killed creator", "too little memory, or it was done before the kill");
             return;
         }
         let listed = json(&here.must(&["region", "list", "--json"]));

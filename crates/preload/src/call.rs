@@ -6,8 +6,13 @@ use lifeboat_fs::{Caller, Errno, FileSystem, Result};
 /// Runs an operation that may take locks: signals wait until it is done. When room or open files run out, those that
 /// dead processes left are given back first and the operation is tried once more.
 pub fn call<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -> Result<T> {
-    let file_system = state::file_system()?;
     let _held = signals::hold();
+    call_held(operation)
+}
+
+/// As [`call`], for a caller that holds signals back already.
+pub fn call_held<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -> Result<T> {
+    let file_system = state::file_system()?;
     identity::with_caller(|who| match operation(file_system, who) {
         Err(Errno::NOSPC | Errno::NFILE | Errno::DQUOT) if file_system.reap(None) > 0 => operation(file_system, who),
         result => result,

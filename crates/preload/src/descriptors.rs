@@ -228,11 +228,15 @@ pub fn highest() -> libc::c_int {
 
 /// Whether `descriptor` is in the table (not asking the kernel for high numbers).
 pub fn is_tabled(descriptor: libc::c_int) -> bool {
-    usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+    usize::try_from(descriptor)
+        .ok()
+        .and_then(|index| TABLE.get(index))
+        .is_some_and(|word| word.load(Ordering::Relaxed) != 0)
 }
 
 fn for_each_open(mut use_it: impl FnMut(libc::c_int)) {
-    let Ok(folder) = rustix::fs::open(c"/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    let Ok(folder) =
+        rustix::fs::open(c"/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     else {
         return;
     };
@@ -254,4 +258,3 @@ pub fn borrow(descriptor: libc::c_int) -> Result<BorrowedFd<'static>> {
     // SAFETY: whether it is open is the kernel's to say; it is only passed on.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }
-

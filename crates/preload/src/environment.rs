@@ -126,7 +126,9 @@ pub fn read(environment: *const *const c_char) -> Found {
     // A slash at the end would keep the comparison of whole components from ever succeeding.
     let trimmed = mount().len() - mount().iter().rev().take_while(|&&byte| byte == b'/').count();
     if !complete || mount()[0] != b'/' || trimmed == 0 {
-        message::say(format_args!("LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: start the program with 'lifeboat exec'"));
+        message::say(format_args!(
+            "LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: start the program with 'lifeboat exec'"
+        ));
         return Found::Nothing;
     }
     MOUNT_TEXT.length.store(MOUNT.len() + trimmed, Ordering::Release);

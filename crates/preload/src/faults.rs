@@ -34,7 +34,9 @@ fn wanted(signal: c_int) -> Option<&'static Wanted> {
 }
 
 fn libc_sigaction() -> SetAction {
-    |signal, new, old| libc_function!(c"sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(signal, new, old)
+    |signal, new, old| {
+        libc_function!(c"sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(signal, new, old)
+    }
 }
 
 /// Puts our handler in front of the program's.
@@ -103,7 +105,8 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
 fn call_handler(function: usize, flags: c_int, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     if flags & libc::SA_SIGINFO != 0 {
         // SAFETY: the program set this address as a handler of this form.
-        let function = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(function) };
+        let function =
+            unsafe { core::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(function) };
         function(signal, info, context);
     } else {
         // SAFETY: as above.

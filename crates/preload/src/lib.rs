@@ -62,7 +62,10 @@ extern "C" fn never_unwinds() -> ! {
 /// The only end of a bug in here: a line on standard error, and the process stops before it can do harm.
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
-    message::say(format_args!("internal error at {}; the process is stopped to protect its files", message::place(info)));
+    message::say(format_args!(
+        "internal error at {}; the process is stopped to protect its files",
+        message::place(info)
+    ));
     // SAFETY: `abort` takes no argument and does not return; it is not hooked.
     unsafe { libc::abort() }
 }

@@ -46,7 +46,10 @@ fn locked<R>(use_it: impl FnOnce(&mut [Option<Entry>; MAPPINGS_MAX]) -> R) -> R 
     let own = state::own_pid();
     while let Err(holder) = LOCK.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed) {
         // A thread of the parent held it when this process was forked: it does not exist here.
-        if holder != 0 && holder != own && LOCK.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        if holder != 0
+            && holder != own
+            && LOCK.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
             break;
         }
         rustix::thread::sched_yield();
@@ -83,7 +86,8 @@ pub struct Wish {
 /// Maps a file of ours, by `map` for every address range that changes.
 pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
     let file_system = state::file_system()?;
-    let offset = u64::try_from(wish.offset).ok().filter(|offset| offset.is_multiple_of(PAGE as u64)).ok_or(Errno::INVAL)?;
+    let offset =
+        u64::try_from(wish.offset).ok().filter(|offset| offset.is_multiple_of(PAGE as u64)).ok_or(Errno::INVAL)?;
     // The placeholder is an empty file with the right access mode: mapping it first lets the kernel check all that it
     // would check of a file, and leaves the bus error that belongs behind the end of one.
     let base = map(wish.address, wish.length, wish.protection, wish.flags, wish.descriptor, wish.offset);
@@ -107,7 +111,9 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
             return;
         }
         let address = (base as usize + within) as *mut c_void;
-        if map(address, piece.length as usize, wish.protection, flags, region, piece.region_offset as i64) == libc::MAP_FAILED {
+        if map(address, piece.length as usize, wish.protection, flags, region, piece.region_offset as i64)
+            == libc::MAP_FAILED
+        {
             refused = Some(Errno::from_raw_os_error(crate::answer::errno()));
         }
     });

@@ -16,7 +16,13 @@ pub enum Opened {
 
 /// Opens a path if it is ours.
 #[inline(never)]
-pub fn open(directory: c_int, name: *const c_char, flags: c_int, mode: libc::mode_t, outside: &mut path::Buffer) -> Opened {
+pub fn open(
+    directory: c_int,
+    name: *const c_char,
+    flags: c_int,
+    mode: libc::mode_t,
+    outside: &mut path::Buffer,
+) -> Opened {
     let mut buffer = [0; crate::user::PATH_MAX];
     let (start, rest) = match path::locate(directory, name, &mut buffer) {
         path::Place::Foreign => return Opened::Foreign,
@@ -36,14 +42,14 @@ pub fn open(directory: c_int, name: *const c_char, flags: c_int, mode: libc::mod
 /// Opens a path that starts at one of our directories.
 pub fn open_at(start: InodeId, rest: &[u8], flags: c_int, mode: libc::mode_t) -> Result<c_int> {
     let _held = signals::hold();
-    let file = call::call(|file_system, who| file_system.open(who, start, rest, flags, mode))?;
+    let file = call::call_held(|file_system, who| file_system.open(who, start, rest, flags, mode))?;
     place(file, flags)
 }
 
 /// Opens again what one of our descriptors stands for, as a path below `/proc/self/fd` does.
 pub fn reopen(file: OpenFile, flags: c_int) -> Result<c_int> {
     let _held = signals::hold();
-    let file = call::call(|file_system, who| file_system.open_inode(who, file_system.inode_of(file)?, flags))?;
+    let file = call::call_held(|file_system, who| file_system.open_inode(who, file_system.inode_of(file)?, flags))?;
     place(file, flags)
 }
 

@@ -201,7 +201,9 @@ fn on_inode_slowly<T: Answer<C>, C: Failure>(
         Place::Foreign => theirs(directory, path),
         Place::Refused(error) => fail(error),
         Place::Descriptor(_) if last == LastLink::Keep => theirs(directory, path),
-        Place::Descriptor(file) => give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?))),
+        Place::Descriptor(file) => {
+            give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?)))
+        }
         Place::Ours(start, rest) => {
             let result = call::call(|file_system, who| {
                 let inode = file_system.resolve(who, start, rest, last)?;
@@ -216,7 +218,12 @@ fn on_inode_slowly<T: Answer<C>, C: Failure>(
 }
 
 #[inline(never)]
-fn go_outside<C: Failure>(start: InodeId, path: &[u8], last: LastLink, theirs: impl Fn(c_int, *const c_char) -> C) -> C {
+fn go_outside<C: Failure>(
+    start: InodeId,
+    path: &[u8],
+    last: LastLink,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+) -> C {
     let mut buffer = [0; user::PATH_MAX];
     match outside(start, path, last, &mut buffer) {
         Ok(outside) => theirs(libc::AT_FDCWD, outside.as_ptr()),

@@ -79,9 +79,9 @@ macro_rules! hook {
                         Err(_) => panic!("a symbol's name holds a NUL"),
                     }
                 };
-                // SAFETY: the address is that of the next definition of a symbol with this very C signature.
-                let function =
-                    unsafe { core::mem::transmute::<usize, extern "C" fn($($kind),*) -> $answer>(NEXT.address()) };
+                let function: extern "C" fn($($kind),*) -> $answer =
+                    // SAFETY: the address is that of the next definition of a symbol with this very C signature.
+                    unsafe { core::mem::transmute(NEXT.address()) };
                 function($($argument),*)
             }
             $body

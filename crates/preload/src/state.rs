@@ -67,7 +67,8 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
         environment::Found::Mount => true,
     };
     // Several threads may come here, all with the same result.
-    let _ = STATE.compare_exchange(UNKNOWN, if found { CONFIGURED } else { ABSENT }, Ordering::AcqRel, Ordering::Acquire);
+    let _ =
+        STATE.compare_exchange(UNKNOWN, if found { CONFIGURED } else { ABSENT }, Ordering::AcqRel, Ordering::Acquire);
     drop(held);
     if found {
         descriptors::rediscover();
@@ -171,17 +172,25 @@ fn attach_now() -> Result<()> {
     let mount = message::Shown(environment::mount());
     let region = Region::attach(directory).map_err(|error| {
         let shown = message::Shown(directory);
-        message::say(format_args!("{shown}: {error}; until then everything below {mount} answers 'No such device or address'"));
+        message::say(format_args!(
+            "{shown}: {error}; until then everything below {mount} answers 'No such device or address'"
+        ));
         NOT_ATTACHED
     })?;
     let file_system = FileSystem::attach(region, environment::mount()).map_err(|error| {
         let shown = message::Shown(directory);
-        message::say(format_args!("region {shown}: attaching its file system failed with error {}; run 'lifeboat check'", error.raw_os_error()));
+        message::say(format_args!(
+            "region {shown}: attaching its file system failed with error {}; run 'lifeboat check'",
+            error.raw_os_error()
+        ));
         NOT_ATTACHED
     })?;
     tags::open_folder(directory).map_err(|error| {
         let shown = message::Shown(directory);
-        message::say(format_args!("region {shown}: its folder 'tags' cannot be opened (error {}); create the region anew", error.raw_os_error()));
+        message::say(format_args!(
+            "region {shown}: its folder 'tags' cannot be opened (error {}); create the region anew",
+            error.raw_os_error()
+        ));
         NOT_ATTACHED
     })?;
     identity::note_umask();
@@ -196,7 +205,9 @@ fn make_owner_page() {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
     // SAFETY: a new private page, used only through OWNER and never unmapped; advice on that page alone.
     unsafe {
-        let Ok(page) = mmap_anonymous(core::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) else {
+        let Ok(page) =
+            mmap_anonymous(core::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        else {
             return;
         };
         if madvise(page, 4096, Advice::LinuxWipeOnFork).is_ok() {
@@ -205,7 +216,11 @@ fn make_owner_page() {
     }
 }
 
-extern "C" fn constructor(_count: libc::c_int, _arguments: *const *const libc::c_char, environment: *const *const libc::c_char) {
+extern "C" fn constructor(
+    _count: libc::c_int,
+    _arguments: *const *const libc::c_char,
+    environment: *const *const libc::c_char,
+) {
     initialise(environment);
 }
 

@@ -119,7 +119,8 @@ pub fn behind(descriptor: i32) -> Option<OpenFile> {
 /// The path that the kernel shows for a descriptor.
 pub fn name_behind(descriptor: i32, shown: &mut [u8; crate::user::PATH_MAX]) -> Option<usize> {
     let mut link = [0; 64];
-    let length = lifeboat_region::process::decimal(b"/proc/self/fd/", u64::try_from(descriptor).ok()?, b"\0", &mut link);
+    let length =
+        lifeboat_region::process::decimal(b"/proc/self/fd/", u64::try_from(descriptor).ok()?, b"\0", &mut link);
     let link = core::ffi::CStr::from_bytes_with_nul(&link[..length]).ok()?;
     rustix::fs::readlinkat_raw(rustix::fs::CWD, link, &mut shown[..]).ok()
 }

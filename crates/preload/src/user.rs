@@ -39,7 +39,8 @@ pub fn peek(pointer: *const libc::c_char) -> Option<u8> {
 pub fn get<T: Copy>(pointer: *const T) -> Result<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: `value` is ours and of this size; the source may be anything.
-    unsafe { kernels::copy_out(value.as_mut_ptr().cast(), pointer.cast(), size_of::<T>()) }.map_err(|_| Errno::FAULT)?;
+    unsafe { kernels::copy_out(value.as_mut_ptr().cast(), pointer.cast(), size_of::<T>()) }
+        .map_err(|_| Errno::FAULT)?;
     // SAFETY: all bytes were just written, and `T` is one of libc's structures, for which all bytes are valid.
     Ok(unsafe { value.assume_init() })
 }
@@ -69,18 +70,28 @@ pub fn source<'a>(pointer: *const libc::c_void, length: usize) -> UserSource<'a>
 }
 
 /// Copies a program's `iovec` array and hands it to `use_it`.
-pub fn pieces<R>(vector: *const libc::iovec, count: libc::c_int, use_it: impl FnOnce(&[libc::iovec]) -> Result<R>) -> Result<R> {
+pub fn pieces<R>(
+    vector: *const libc::iovec,
+    count: libc::c_int,
+    use_it: impl FnOnce(&[libc::iovec]) -> Result<R>,
+) -> Result<R> {
     const FEW: usize = 16;
     let count = usize::try_from(count).map_err(|_| Errno::INVAL)?;
-    match count {
-        0..=FEW => copied_pieces::<FEW, R>(vector, count, use_it),
-        ..=PIECES_MAX => copied_pieces::<PIECES_MAX, R>(vector, count, use_it),
-        _ => Err(Errno::INVAL),
+    if count <= FEW {
+        copied_pieces::<FEW, R>(vector, count, use_it)
+    } else if count <= PIECES_MAX {
+        copied_pieces::<PIECES_MAX, R>(vector, count, use_it)
+    } else {
+        Err(Errno::INVAL)
     }
 }
 
 #[inline(never)]
-fn copied_pieces<const N: usize, R>(vector: *const libc::iovec, count: usize, use_it: impl FnOnce(&[libc::iovec]) -> Result<R>) -> Result<R> {
+fn copied_pieces<const N: usize, R>(
+    vector: *const libc::iovec,
+    count: usize,
+    use_it: impl FnOnce(&[libc::iovec]) -> Result<R>,
+) -> Result<R> {
     let mut copy = [libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; N];
     let bytes = count * size_of::<libc::iovec>();
     // SAFETY: `copy` is ours and `count <= N`; the source may be anything.

@@ -160,8 +160,7 @@ fn open_checked(region: &RegionDirectory, name: &core::ffi::CStr) -> Result<Owne
         }
         Err(errno) => return Err(OpenError::Failed { doing: "open", path: shown, errno }),
     };
-    let stat = rustix::fs::fstat(&file)
-        .map_err(|errno| OpenError::Failed { doing: "examine", path: shown, errno })?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| OpenError::Failed { doing: "examine", path: shown, errno })?;
     let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         Some(Refusal::NotAFile)
     } else if stat.st_nlink != 1 {

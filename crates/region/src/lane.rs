@@ -18,6 +18,9 @@
 //! The transaction word is the commit: before it nothing has happened, after it everything will.
 
 use crate::image::{self, Image};
+use crate::owner::{Owner, State};
+use crate::space;
+use core::cell::Cell;
 use crate::layout::{LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
 use crate::region::Region;
 use crate::{DAMAGED, Errno, Result};
@@ -59,7 +62,13 @@ pub struct Lane<'r> {
     pub(crate) index: u32,
     pub(crate) generation: u16,
     pub(crate) at: u64,
+    /// Owner words of units taken by this lane; those that are still its own when it ends were not linked.
+    taken: [Cell<u64>; TAKEN],
+    taken_count: Cell<usize>,
 }
+
+/// Units that a lane remembers; when there are more, its end looks at every unit.
+const TAKEN: usize = 40;
 
 /// Who claims a lane, decoded from its claim word.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +105,8 @@ impl<'r> Lane<'r> {
             if region.commit_exchange(at + CLAIM, word, mine, MustFence::nothing())? {
                 region.lane_cursor.store(index, Ordering::Relaxed);
                 raise_high_water(region, index)?;
-                return Ok(Lane { region, index, generation, at });
+                let taken = [const { Cell::new(0) }; TAKEN];
+                return Ok(Lane { region, index, generation, at, taken, taken_count: Cell::new(0) });
             }
         }
         Err(Errno::NOLCK)
@@ -147,7 +157,60 @@ impl<'r> Lane<'r> {
         Transaction { lane: self, count: 0, guards: 0 }
     }
 
+    /// Remembers a unit that this lane took.
+    pub(crate) fn remember(&self, owner_at: u64) -> Result<()> {
+        if self.taken_count.get() == TAKEN {
+            self.forget_linked()?;
+        }
+        let count = self.taken_count.get();
+        if let Some(place) = self.taken.get(count) {
+            place.set(owner_at);
+        }
+        self.taken_count.set(count + 1);
+        Ok(())
+    }
+
+    fn is_mine(&self, owner_at: u64) -> Result<Option<Owner>> {
+        let owner = Owner::decode(self.region.load(owner_at)?);
+        Ok(owner.filter(|owner| owner.state == State::Owned && owner.lane() == (self.index, self.generation)))
+    }
+
+    fn forget_linked(&self) -> Result<()> {
+        let mut kept = 0;
+        for index in 0..self.taken_count.get().min(TAKEN) {
+            let at = self.taken[index].get();
+            if self.is_mine(at)?.is_some() {
+                self.taken[kept].set(at);
+                kept += 1;
+            }
+        }
+        if self.taken_count.get() <= TAKEN {
+            self.taken_count.set(kept);
+        }
+        Ok(())
+    }
+
+    /// Frees what was taken and not linked: an operation that failed half-way leaves nothing behind.
+    fn release_taken(&self) -> Result<()> {
+        let count = self.taken_count.get();
+        if count > TAKEN {
+            return space::each_unit(self.region, |unit, _| self.release_if_mine(unit.owner_at));
+        }
+        for place in &self.taken[..count] {
+            self.release_if_mine(place.get())?;
+        }
+        Ok(())
+    }
+
+    fn release_if_mine(&self, owner_at: u64) -> Result<()> {
+        match self.is_mine(owner_at)? {
+            Some(owner) => self.region.commit(owner_at, owner.freed().encode(), MustFence::nothing()),
+            None => Ok(()),
+        }
+    }
+
     fn give_back(&self) -> Result<()> {
+        self.release_taken()?;
         self.unlock_all()?;
         self.note(HAZARD, 0)?;
         self.note(TASK_KIND, 0)?;

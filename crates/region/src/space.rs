@@ -193,6 +193,7 @@ impl Search<'_, '_> {
             self.region.commit_exchange(owner_at, mine, word, MustFence::nothing())?;
             return Ok(None);
         }
+        self.lane.remember(owner_at)?;
         let clean = owner.state == State::Clean && after & DIRTY == 0;
         let at = data_at(self.region, chunk, self.class, unit);
         Ok(Some(Unit { class: self.class, owner_at, at, clean }))

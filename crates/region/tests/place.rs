@@ -40,7 +40,9 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let below = |line: &str| line.split(' ').nth(4).filter(|point| Path::new(point).starts_with(&self.path)).map(String::from);
+        let below = |line: &str| {
+            line.split(' ').nth(4).filter(|point| Path::new(point).starts_with(&self.path)).map(String::from)
+        };
         for point in mounts.lines().rev().filter_map(below) {
             let _ = std::process::Command::new("umount").arg("-l").arg(point).status();
         }

@@ -125,7 +125,8 @@ fn own_group() -> Result<(PathBuf, u8), String> {
     let membership = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
     let (_, version) = parent().or_else(|error| mount_of("cgroup2", "").map(|top| (top, 2)).ok_or(error))?;
     let (top, path) = if version == 1 {
-        let path = membership.lines().find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|n| n == "memory")));
+        let path =
+            membership.lines().find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|n| n == "memory")));
         (mount_of("cgroup", "memory"), path.and_then(|line| line.splitn(3, ':').nth(2)))
     } else {
         (mount_of("cgroup2", ""), membership.lines().find_map(|line| line.strip_prefix("0::")))

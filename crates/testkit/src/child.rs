@@ -59,9 +59,7 @@ impl Progress {
         file.set_len(4096)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping of a file of this length, where the kernel finds room for it.
-        let page = unsafe {
-            libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if page == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(Self(page.cast())) }
     }
 

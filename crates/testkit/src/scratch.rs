@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The name that everything made by this test run carries: the same in its child processes.
 pub fn tag() -> &'static str {
     static TAG: OnceLock<String> = OnceLock::new();
-    TAG.get_or_init(|| {
-        std::env::var(crate::child::RUN).unwrap_or_else(|_| format!("testkit-{}", std::process::id()))
-    })
+    TAG.get_or_init(|| std::env::var(crate::child::RUN).unwrap_or_else(|_| format!("testkit-{}", std::process::id())))
 }
 
 /// The user who runs the tests.

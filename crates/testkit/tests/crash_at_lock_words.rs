@@ -213,10 +213,8 @@ fn one_flipped_bit_anywhere_in_the_tables_ends_no_process() {
     let _nothing_left = NoResidue::begin();
     let mut victim = Victim::new("tables");
     // Words that are in use are those that are not zero, less what is file content (which flips show as such).
-    let used: Vec<u64> = (0..SIZE / 8)
-        .map(|word| word * 8)
-        .filter(|at| victim.whole[*at as usize..][..8] != [0; 8])
-        .collect();
+    let used: Vec<u64> =
+        (0..SIZE / 8).map(|word| word * 8).filter(|at| victim.whole[*at as usize..][..8] != [0; 8]).collect();
     let cases = if full() { 5000 } else { 350 };
     let first = seed(31);
     let mut random = Random::new(first);
@@ -237,7 +235,9 @@ fn one_flipped_bit_anywhere_in_the_tables_ends_no_process() {
     }
     note(
         "tables",
-        &format!("seed {first}, {cases} flipped bits: {whole} without effect, {errors} errors, {refused} refused, {wrong} other content"),
+        &format!(
+            "seed {first}, {cases} flipped bits: {whole} without effect, {errors} errors, {refused} refused, {wrong} other content"
+        ),
     );
 }
 
@@ -245,7 +245,8 @@ fn one_flipped_bit_anywhere_in_the_tables_ends_no_process() {
 fn a_truncated_region_is_refused_in_words() {
     let _nothing_left = NoResidue::begin();
     let mut victim = Victim::new("truncated");
-    let sizes = [0, 1, 4095, 4096, 8192, 1 << 20, SIZE / 2, SIZE - (2 << 20), SIZE - 4096, SIZE - 1, SIZE + 4096, 1 << 33];
+    let sizes =
+        [0, 1, 4095, 4096, 8192, 1 << 20, SIZE / 2, SIZE - (2 << 20), SIZE - 4096, SIZE - 1, SIZE + 4096, 1 << 33];
     for size in sizes {
         victim.restore();
         victim.file.set_len(size).expect("another length");
@@ -257,7 +258,9 @@ fn a_truncated_region_is_refused_in_words() {
 fn what_is_no_region_is_refused_in_words() {
     let _nothing_left = NoResidue::begin();
     let mut victim = Victim::new("no-region");
-    for (what, fill) in [("zeros", vec![0; SIZE as usize]), ("ones", vec![0xff; SIZE as usize]), ("random", bytes(1, SIZE as usize))] {
+    for (what, fill) in
+        [("zeros", vec![0; SIZE as usize]), ("ones", vec![0xff; SIZE as usize]), ("random", bytes(1, SIZE as usize))]
+    {
         victim.restore();
         victim.file.write_all_at(&fill, 0).expect("other bytes");
         victim.assert_refused(what, &["not a Lifeboat region"]);

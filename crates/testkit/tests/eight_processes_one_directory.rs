@@ -25,13 +25,7 @@ const FORKS: u64 = 4;
 
 #[test]
 fn entry_of_child_processes() {
-    child::enter(&[
-        ("worker", worker),
-        ("threads", threads),
-        ("forks", forks),
-        ("racer", racer),
-        ("holder", holder),
-    ]);
+    child::enter(&[("worker", worker), ("threads", threads), ("forks", forks), ("racer", racer), ("holder", holder)]);
 }
 
 #[test]

@@ -132,7 +132,8 @@ fn room_comes_back_at_once_when_a_killed_program_had_the_removed_file_open() {
     assert!(text.contains("No space left on device"), "dd into a full region said: {text}");
     let size: u64 = text.lines().last().and_then(|line| line.trim().parse().ok()).expect("a size");
     assert!(size > 32 * MIB, "only {size} bytes of 48 MiB were usable");
-    let mut keeper = Role::below(mounted.exec(), "keeps open in the mount").with("FILE", format!("{mount}/big")).spawn();
+    let mut keeper =
+        Role::below(mounted.exec(), "keeps open in the mount").with("FILE", format!("{mount}/big")).spawn();
     assert_eq!(keeper.next_report(LIMIT), "open");
     let removed = mounted.shell(&format!("rm {mount}/big && ls {mount} | wc -l"));
     assert_eq!(String::from_utf8_lossy(&removed.stdout).trim(), "0", "{removed:?}");
@@ -208,7 +209,7 @@ fn directory_entries_until_the_region_is_full_are_all_there() {
     let file = volume.open(None, b"file", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
     volume.write(file, b"content", None).expect("write");
     let name = |index: u64| {
-        let filler = if index % 2 == 0 { "" } else { "-a-long-name-that-takes-a-cell-of-its-own-in-the-region" };
+        let filler = if index.is_multiple_of(2) { "" } else { "-a-long-name-that-takes-a-cell-of-its-own-in-the-region" };
         format!("link-{index}{filler}")
     };
     let count = until_full("names", 400_000, |index| {

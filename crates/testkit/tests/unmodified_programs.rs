@@ -21,32 +21,120 @@ mod scripts {
     pub type Case = (&'static str, &'static [&'static str], &'static str);
 
     pub const FILES: &[Case] = &[
-        ("cat", &["cat"], "cat $S/text > $D/a; cat $D/a $S/text $D/a > $T/b; cat < $D/a | cat - $D/a > $D/c; cat $D/none; cat $D"),
-        ("cp in and out", &["cp"], "cp $S/blob $D/x; cp $D/x $D/y; cp $D/y $T/z; cp -p $S/text $D/p; cp -n $S/text $D/x; cp --sparse=always $S/sparse $D/s; cp $D/none $T"),
+        (
+            "cat",
+            &["cat"],
+            "cat $S/text > $D/a; cat $D/a $S/text $D/a > $T/b; cat < $D/a | cat - $D/a > $D/c; cat $D/none; cat $D",
+        ),
+        (
+            "cp in and out",
+            &["cp"],
+            "cp $S/blob $D/x; cp $D/x $D/y; cp $D/y $T/z; cp -p $S/text $D/p; cp -n $S/text $D/x; cp --sparse=always $S/sparse $D/s; cp $D/none $T",
+        ),
         ("cp -a in", &["cp"], "cp -a $S $D/tree"),
-        ("cp -a out", &["cp"], "cp -a $S $D/tree && cp -a $D/tree $T/tree && cp -a $D/tree $D/again && cp -aT $S $D/again"),
-        ("cp -r within", &["cp"], "cp -r $S $D/one; cp -rL $D/one/sub $D/two; cp -rl $D/one $D/three; cp -rs $D/one/sub $D/four; ls -l $D/four | wc -l"),
-        ("mv", &["mv"], "cp -a $S $D/t; mv $D/t $D/u; mv $D/u/text $D/u/sub/; mv -n $D/u/blob $D/u/empty; mv $D/u/sub $T/sub; mv $T/sub $D/back; mv $D/u/blob $D/back/inner; mv $D/back $D/back/inner; mv $D/none $D/x"),
-        ("mv exchange", &["mv", "ln"], "echo 1 > $D/a; echo 2 > $D/b; ln $D/a $D/c; mv $D/a $D/b; mv -T $D/b $D/c; mkdir $D/d $D/e; touch $D/e/f; mv -T $D/d $D/e; mv -T $D/e $D/d"),
-        ("rm -r", &["rm", "cp"], "cp -a $S $D/t; cp -a $S $D/k; rm -r $D/t; rm $D/k; rm -rf $D/none; rm $D/k/text $D/k/none; rmdir $D/k; ls $D"),
-        ("ls -lR", &["ls", "cp", "awk"], "cp -a $S $D/t; ls -lR --time-style=full-iso $D/t | awk '/^total/ {next} /^d/ {$5=\"\"} {$1=$1; print}'; ls -a $D; ls -d $D/t/*; ls $D/none"),
-        ("find", &["find", "sort"], "cp -a $S $D/t; find $D/t ! -type d -printf '%P %y %M %n %U %G %s %T@ %l\\n' | sort; find $D -type d -printf '%P %d %n\\n' | sort; find $D -name '*x*' -newer $D/t/text -o -size +100k | sort; find $D -type f -exec md5sum {} + | sort; find $D/t -name sub -prune -o -name te\\* -delete; cd $D && find . | sort"),
-        ("dd", &["dd"], "dd if=$S/blob of=$D/a bs=7777 status=none; dd if=$D/a of=$T/b bs=1M status=none; dd if=$D/a of=$D/c bs=4k skip=3 seek=5 count=7 status=none; dd if=$S/text of=$D/c bs=100 seek=2 conv=notrunc,fsync status=none; dd if=$S/text of=$D/c oflag=append conv=notrunc bs=1k status=none; dd if=$S/sparse of=$D/s conv=sparse bs=4k status=none; dd if=$D/none of=$T/x; dd if=/dev/zero of=$D/z bs=1 count=0 seek=123456 status=none"),
-        ("truncate and touch", &["truncate", "touch", "stat"], "cp $S/blob $D/a; truncate -s 5000 $D/a; truncate -s +70000 $D/a; truncate -s 10K $D/new; touch -d @12345.678 $D/a; touch -r $D/a $D/new; touch $D/t; touch -c $D/none; stat -c '%n %s %Y %F %a' $D/a $D/new; stat -c %n $D/none"),
-        ("install and mkdir", &["install", "mkdir", "ln", "readlink"], "install -m 750 $S/text $D/i; install -d -m 711 $D/q/w/e; mkdir -p $D/a/b/c; mkdir $D/a; ln $D/i $D/h; ln -s i $D/l; ln -sf h $D/l; readlink $D/l; readlink -f $D/l | sed s:.*/::; ln -s loop $D/loop; cat $D/loop; chmod 600 $D/h; chmod -R g+w $D/a; ln $D/a $D/b; mkfifo $D/fifo; ls -l $D/fifo | cut -c1-10"),
-        ("split, head, tail, wc", &["split", "head", "tail", "wc", "tee"], "cp $S/text $D/t; split -b 10000 $D/t $D/p-; cat $D/p-* | cmp - $S/text && echo same; head -c 100 $D/t; tail -c 100 $D/t; tail -n 3 $D/t; wc $D/t; tee $D/x $T/y < $D/t | md5sum; tac $D/t | md5sum; od -c $D/t | tail -2"),
-        ("cmp and diff", &["cmp", "diff"], "cp -a $S $D/t; cmp $S/blob $D/t/blob && echo same; diff -r $S $D/t && echo same; echo more >> $D/t/text; cmp $S/text $D/t/text | sed s:/.*/::g; diff -rq $S $D/t | sed s:/[^\\ ]*/::g"),
+        (
+            "cp -a out",
+            &["cp"],
+            "cp -a $S $D/tree && cp -a $D/tree $T/tree && cp -a $D/tree $D/again && cp -aT $S $D/again",
+        ),
+        (
+            "cp -r within",
+            &["cp"],
+            "cp -r $S $D/one; cp -rL $D/one/sub $D/two; cp -rl $D/one $D/three; cp -rs $D/one/sub $D/four; ls -l $D/four | wc -l",
+        ),
+        (
+            "mv",
+            &["mv"],
+            "cp -a $S $D/t; mv $D/t $D/u; mv $D/u/text $D/u/sub/; mv -n $D/u/blob $D/u/empty; mv $D/u/sub $T/sub; mv $T/sub $D/back; mv $D/u/blob $D/back/inner; mv $D/back $D/back/inner; mv $D/none $D/x",
+        ),
+        (
+            "mv exchange",
+            &["mv", "ln"],
+            "echo 1 > $D/a; echo 2 > $D/b; ln $D/a $D/c; mv $D/a $D/b; mv -T $D/b $D/c; mkdir $D/d $D/e; touch $D/e/f; mv -T $D/d $D/e; mv -T $D/e $D/d",
+        ),
+        (
+            "rm -r",
+            &["rm", "cp"],
+            "cp -a $S $D/t; cp -a $S $D/k; rm -r $D/t; rm $D/k; rm -rf $D/none; rm $D/k/text $D/k/none; rmdir $D/k; ls $D",
+        ),
+        (
+            "ls -lR",
+            &["ls", "cp", "awk"],
+            "cp -a $S $D/t; ls -lR --time-style=full-iso $D/t | awk '/^total/ {next} /^d/ {$5=\"\"} {$1=$1; print}'; ls -a $D; ls -d $D/t/*; ls $D/none",
+        ),
+        (
+            "find",
+            &["find", "sort"],
+            "cp -a $S $D/t; find $D/t ! -type d -printf '%P %y %M %n %U %G %s %T@ %l\\n' | sort; find $D -type d -printf '%P %d %n\\n' | sort; find $D -name '*x*' -newer $D/t/text -o -size +100k | sort; find $D -type f -exec md5sum {} + | sort; find $D/t -name sub -prune -o -name te\\* -delete; cd $D && find . | sort",
+        ),
+        (
+            "dd",
+            &["dd"],
+            "dd if=$S/blob of=$D/a bs=7777 status=none; dd if=$D/a of=$T/b bs=1M status=none; dd if=$D/a of=$D/c bs=4k skip=3 seek=5 count=7 status=none; dd if=$S/text of=$D/c bs=100 seek=2 conv=notrunc,fsync status=none; dd if=$S/text of=$D/c oflag=append conv=notrunc bs=1k status=none; dd if=$S/sparse of=$D/s conv=sparse bs=4k status=none; dd if=$D/none of=$T/x; dd if=/dev/zero of=$D/z bs=1 count=0 seek=123456 status=none",
+        ),
+        (
+            "truncate and touch",
+            &["truncate", "touch", "stat"],
+            "cp $S/blob $D/a; truncate -s 5000 $D/a; truncate -s +70000 $D/a; truncate -s 10K $D/new; touch -d @12345.678 $D/a; touch -r $D/a $D/new; touch $D/t; touch -c $D/none; stat -c '%n %s %Y %F %a' $D/a $D/new; stat -c %n $D/none",
+        ),
+        (
+            "install and mkdir",
+            &["install", "mkdir", "ln", "readlink"],
+            "install -m 750 $S/text $D/i; install -d -m 711 $D/q/w/e; mkdir -p $D/a/b/c; mkdir $D/a; ln $D/i $D/h; ln -s i $D/l; ln -sf h $D/l; readlink $D/l; readlink -f $D/l | sed s:.*/::; ln -s loop $D/loop; cat $D/loop; chmod 600 $D/h; chmod -R g+w $D/a; ln $D/a $D/b; mkfifo $D/fifo; ls -l $D/fifo | cut -c1-10",
+        ),
+        (
+            "split, head, tail, wc",
+            &["split", "head", "tail", "wc", "tee"],
+            "cp $S/text $D/t; split -b 10000 $D/t $D/p-; cat $D/p-* | cmp - $S/text && echo same; head -c 100 $D/t; tail -c 100 $D/t; tail -n 3 $D/t; wc $D/t; tee $D/x $T/y < $D/t | md5sum; tac $D/t | md5sum; od -c $D/t | tail -2",
+        ),
+        (
+            "cmp and diff",
+            &["cmp", "diff"],
+            "cp -a $S $D/t; cmp $S/blob $D/t/blob && echo same; diff -r $S $D/t && echo same; echo more >> $D/t/text; cmp $S/text $D/t/text | sed s:/.*/::g; diff -rq $S $D/t | sed s:/[^\\ ]*/::g",
+        ),
     ];
 
     pub const DATA: &[Case] = &[
-        ("tar", &["tar"], "tar cf $D/a.tar -C $S . --sort=name; mkdir $D/x $T/y; tar xpf $D/a.tar -C $D/x; tar xpf $D/a.tar -C $T/y; tar cf - -C $D/x . --sort=name | tar tf -; tar df $D/a.tar -C $D/x && echo no difference; tar rf $D/a.tar -C $S text; tar tf $D/a.tar | wc -l; tar xf $D/none.tar"),
-        ("tar with gzip", &["tar", "gzip"], "tar czf $D/a.tgz -C $S --sort=name --mtime=@1 .; mkdir $D/x; tar xzpf $D/a.tgz -C $D/x; tar tzf $D/a.tgz; rm $D/a.tgz"),
-        ("gzip", &["gzip"], "cp -p $S/text $D/t; gzip -n $D/t; gzip -t $D/t.gz && echo good; gzip -dc $D/t.gz | md5sum; gzip -dk $D/t.gz; gzip -n < $S/blob > $D/b.gz; zcat $D/b.gz | cmp - $S/blob && echo same; gzip $D/none"),
-        ("md5sum", &["md5sum", "sha256sum"], "cp -a $S $D/t; cd $D/t; md5sum text blob empty > $T/sums; md5sum -c $T/sums; md5sum text > $D/sums; echo x >> text; md5sum -c $D/sums; sha256sum blob; md5sum none"),
-        ("sort", &["sort", "uniq"], "cp $S/text $D/t; sort $D/t > $D/s; sort -r -o $D/t $D/t; sort -S 64k -T $D $S/text | md5sum; sort -m $D/s $D/s | uniq -c | md5sum; sort -u -k2 $D/t > $T/u; sort $D/none"),
-        ("sed and awk", &["sed", "awk", "grep"], "cp $S/text $D/t; sed -i 's/a/AA/g' $D/t; sed -i.bak -n 1,20p $D/t; awk 'NR % 100 == 0 { print > (FILENAME \".\" NR % 3) }' $D/t.bak; grep -c AA $D/t.bak; grep -rl AAA $D | wc -l; grep x $D/none"),
-        ("rsync", &["rsync"], "rsync -a $S/ $D/t/; rsync -a $D/t/ $T/t/; echo more >> $D/t/text; touch -d @99 $D/t/text; rsync -a --delete --checksum $S/ $D/t/; rsync -a --inplace $D/t/blob $D/b"),
-        ("git", &["git"], "export HOME=$T GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_DATE='@1 +0000' GIT_COMMITTER_DATE='@1 +0000'; cd $D && git init -q w && cd w && cp $S/text . && git add text && git -c user.name=n -c user.email=e commit -qm m && git log --oneline && git status --short && git fsck && cd .. && rm -rf w"),
+        (
+            "tar",
+            &["tar"],
+            "tar cf $D/a.tar -C $S . --sort=name; mkdir $D/x $T/y; tar xpf $D/a.tar -C $D/x; tar xpf $D/a.tar -C $T/y; tar cf - -C $D/x . --sort=name | tar tf -; tar df $D/a.tar -C $D/x && echo no difference; tar rf $D/a.tar -C $S text; tar tf $D/a.tar | wc -l; tar xf $D/none.tar",
+        ),
+        (
+            "tar with gzip",
+            &["tar", "gzip"],
+            "tar czf $D/a.tgz -C $S --sort=name --mtime=@1 .; mkdir $D/x; tar xzpf $D/a.tgz -C $D/x; tar tzf $D/a.tgz; rm $D/a.tgz",
+        ),
+        (
+            "gzip",
+            &["gzip"],
+            "cp -p $S/text $D/t; gzip -n $D/t; gzip -t $D/t.gz && echo good; gzip -dc $D/t.gz | md5sum; gzip -dk $D/t.gz; gzip -n < $S/blob > $D/b.gz; zcat $D/b.gz | cmp - $S/blob && echo same; gzip $D/none",
+        ),
+        (
+            "md5sum",
+            &["md5sum", "sha256sum"],
+            "cp -a $S $D/t; cd $D/t; md5sum text blob empty > $T/sums; md5sum -c $T/sums; md5sum text > $D/sums; echo x >> text; md5sum -c $D/sums; sha256sum blob; md5sum none",
+        ),
+        (
+            "sort",
+            &["sort", "uniq"],
+            "cp $S/text $D/t; sort $D/t > $D/s; sort -r -o $D/t $D/t; sort -S 64k -T $D $S/text | md5sum; sort -m $D/s $D/s | uniq -c | md5sum; sort -u -k2 $D/t > $T/u; sort $D/none",
+        ),
+        (
+            "sed and awk",
+            &["sed", "awk", "grep"],
+            "cp $S/text $D/t; sed -i 's/a/AA/g' $D/t; sed -i.bak -n 1,20p $D/t; awk 'NR % 100 == 0 { print > (FILENAME \".\" NR % 3) }' $D/t.bak; grep -c AA $D/t.bak; grep -rl AAA $D | wc -l; grep x $D/none",
+        ),
+        (
+            "rsync",
+            &["rsync"],
+            "rsync -a $S/ $D/t/; rsync -a $D/t/ $T/t/; echo more >> $D/t/text; touch -d @99 $D/t/text; rsync -a --delete --checksum $S/ $D/t/; rsync -a --inplace $D/t/blob $D/b",
+        ),
+        (
+            "git",
+            &["git"],
+            "export HOME=$T GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_DATE='@1 +0000' GIT_COMMITTER_DATE='@1 +0000'; cd $D && git init -q w && cd w && cp $S/text . && git add text && git -c user.name=n -c user.email=e commit -qm m && git log --oneline && git status --short && git fsck && cd .. && rm -rf w",
+        ),
     ];
 
     pub const SHELLS: &str = r#"
@@ -91,7 +179,11 @@ impl Matrix {
         let sources = folder.make("sources");
         make_sources(&sources);
         let outputs = ScratchDirectory::new("/tmp", label);
-        Self { mounted: Mounted::new(label, "96MiB"), folder, outputs, sources, failures: Vec::new(), cases: 0 }
+        let mounted = Mounted::new(label, "96MiB");
+        // Creating a region says so; the scripts' own words are to be compared.
+        let created = mounted.shell("true");
+        assert!(created.status.success(), "lifeboat exec cannot start: {created:?}");
+        Self { mounted, folder, outputs, sources, failures: Vec::new(), cases: 0 }
     }
 
     fn run_all(&mut self, cases: &[scripts::Case]) {
@@ -227,7 +319,8 @@ fn make_sources(top: &Path) {
     std::os::unix::fs::symlink("nowhere", top.join("sub/dangling")).expect("a link");
     std::fs::set_permissions(top.join("blob"), std::fs::Permissions::from_mode(0o640)).expect("rights");
     std::fs::set_permissions(top.join("sub/deeper"), std::fs::Permissions::from_mode(0o750)).expect("rights");
-    let touched = Command::new("find").arg(top).args(["-exec", "touch", "-h", "-d", "1999-05-06 07:08:09.1", "{}", "+"]).status();
+    let touched =
+        Command::new("find").arg(top).args(["-exec", "touch", "-h", "-d", "1999-05-06 07:08:09.1", "{}", "+"]).status();
     assert!(touched.is_ok_and(|status| status.success()), "cannot set the times of the sources");
 }
 

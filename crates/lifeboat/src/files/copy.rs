@@ -37,12 +37,8 @@ pub fn cp(arguments: &CpArguments) -> Result<(), Failure> {
             End::Outside(PathBuf::from(argument))
         }
     };
-    let mut copy = Copy {
-        files: &files,
-        recursive: arguments.recursive,
-        buffer: vec![0; PIECE],
-        failures: Failures::default(),
-    };
+    let mut copy =
+        Copy { files: &files, recursive: arguments.recursive, buffer: vec![0; PIECE], failures: Failures::default() };
     match (end(&arguments.source), end(&arguments.destination)) {
         (End::Outside(_), End::Outside(_)) => {
             let prefix = shown(files.prefix.as_bytes());
@@ -175,7 +171,8 @@ impl Copy<'_> {
                 }
                 for entry in self.files.entries(inode).map_err(failed)? {
                     let path = join(from, &entry.name);
-                    let step = self.take_out_one(&path, entry.inode, &entry.stat, &to.join(OsStr::from_bytes(&entry.name)));
+                    let step =
+                        self.take_out_one(&path, entry.inode, &entry.stat, &to.join(OsStr::from_bytes(&entry.name)));
                     self.failures.check(step)?;
                 }
                 Ok(())

@@ -118,9 +118,8 @@ fn print(files: &Files, out: &mut Out, entries: &[Entry], long: bool) -> Result<
         }
         return Ok(());
     }
-    let width = |of: &dyn Fn(&Stat) -> u64| {
-        entries.iter().map(|entry| of(&entry.stat).to_string().len()).max().unwrap_or(0)
-    };
+    let width =
+        |of: &dyn Fn(&Stat) -> u64| entries.iter().map(|entry| of(&entry.stat).to_string().len()).max().unwrap_or(0);
     let links = width(&|stat| stat.links.into());
     let uid = width(&|stat| stat.uid.into());
     let gid = width(&|stat| stat.gid.into());

@@ -119,6 +119,7 @@ impl Ended {
 /// A library that any program here has loaded anyway.
 fn harmless_library() -> PathBuf {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let libc = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
+    let libc =
+        maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
     PathBuf::from(libc.expect("tests are linked with libc dynamically"))
 }

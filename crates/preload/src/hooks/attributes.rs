@@ -3,8 +3,8 @@
 use crate::answer::{fail, give};
 use crate::{call, descriptors, identity, path, user};
 use core::ffi::{c_char, c_int};
-use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, NewTime, OpenFile, Result};
 use libc::{gid_t, mode_t, timespec, timeval, uid_t};
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, NewTime, OpenFile, Result};
 
 const HERE: c_int = libc::AT_FDCWD;
 
@@ -86,7 +86,9 @@ fn set_times(
 fn set_times_open(file: OpenFile, times: Result<Times>) -> c_int {
     match times {
         Err(error) => fail(error),
-        Ok((accessed, modified)) => on_open(file, |file_system, who, inode| file_system.set_times(who, inode, accessed, modified)),
+        Ok((accessed, modified)) => {
+            on_open(file, |file_system, who, inode| file_system.set_times(who, inode, accessed, modified))
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use super::data::{read_one, write_one};
 use crate::answer::{fail, give};
 use crate::{call, descriptors, user};
 use core::ffi::{c_int, c_uint};
-use lifeboat_fs::{Errno, OpenFile, Position, Result};
 use libc::{off_t, size_t};
+use lifeboat_fs::{Errno, OpenFile, Position, Result};
 
 /// Bytes that travel through the stack at a time.
 const PIECE: usize = 32 * 1024;
@@ -114,7 +114,14 @@ fn send(output: Side, input: Side, offset: *mut off_t, count: usize) -> Result<u
     Ok(done)
 }
 
-fn copy_range(input: Side, from: *mut off_t, output: Side, to: *mut off_t, count: usize, flags: c_uint) -> Result<usize> {
+fn copy_range(
+    input: Side,
+    from: *mut off_t,
+    output: Side,
+    to: *mut off_t,
+    count: usize,
+    flags: c_uint,
+) -> Result<usize> {
     if input.file.is_none() || output.file.is_none() {
         return Err(Errno::XDEV);
     }

@@ -3,8 +3,8 @@
 use crate::answer::{fail, give};
 use crate::{call, descriptors, user};
 use core::ffi::{c_int, c_void};
-use lifeboat_fs::{Errno, OpenFile, Position, Result};
 use libc::{iovec, off_t, size_t, ssize_t};
+use lifeboat_fs::{Errno, OpenFile, Position, Result};
 
 /// Flags of `preadv2` and `pwritev2` that change nothing in memory: high priority, synchronous, do not wait.
 const HARMLESS: c_int = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_NOWAIT;
@@ -42,7 +42,13 @@ fn at_or_current(offset: off_t) -> Result<Position> {
     if offset == -1 { Ok(Position::Current) } else { at(offset) }
 }
 
-fn write_pieces_with_flags(file: OpenFile, vector: *const iovec, count: c_int, offset: off_t, flags: c_int) -> Result<usize> {
+fn write_pieces_with_flags(
+    file: OpenFile,
+    vector: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> Result<usize> {
     if flags & !(HARMLESS | libc::RWF_APPEND) != 0 {
         return Err(Errno::OPNOTSUPP);
     }
@@ -60,7 +66,9 @@ fn write_pieces_with_flags(file: OpenFile, vector: *const iovec, count: c_int, o
 /// The check of fortified programs: the buffer is smaller than what is asked for.
 fn check_room(length: size_t, room: size_t) {
     if length > room {
-        crate::message::say(format_args!("a read is longer than the program's buffer; the program is stopped, as libc does"));
+        crate::message::say(format_args!(
+            "a read is longer than the program's buffer; the program is stopped, as libc does"
+        ));
         // SAFETY: does not return; not hooked.
         unsafe { libc::abort() }
     }

@@ -5,8 +5,8 @@ use crate::opening::{Opened, open as open_ours};
 use crate::{call, descriptors, directory, path, user};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
-use lifeboat_fs::{Errno, OpenFile, Result};
 use libc::{DIR, dirent64};
+use lifeboat_fs::{Errno, OpenFile, Result};
 
 const READ_DIRECTORY: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
 
@@ -32,7 +32,9 @@ fn records(file: OpenFile, buffer: *mut c_char, length: usize) -> Result<usize> 
     let mut used = 0;
     loop {
         let position = call::data(|file_system| file_system.seek(file, 0, libc::SEEK_CUR as u32))?;
-        let Some(found) = call::call_once(|file_system, _| file_system.read_dir(file, position))? else { return Ok(used) };
+        let Some(found) = call::call_once(|file_system, _| file_system.read_dir(file, position))? else {
+            return Ok(used);
+        };
         let size = directory::record_length(found.name().len());
         if used + size > length {
             return if used > 0 { Ok(used) } else { Err(Errno::INVAL) };
@@ -132,7 +134,7 @@ extern "C" fn seekdir(stream: *mut DIR, cookie: c_long) {
 }
 
 type Filter = Option<extern "C" fn(*const dirent64) -> c_int>;
-type Compare = Option<extern "C" fn(*const *const dirent64, *const *const dirent64) -> c_int>;
+type Compare = Option<unsafe extern "C" fn(*const c_void, *const c_void) -> c_int>;
 
 /// Collects a directory's entries in memory from libc's heap, as the caller will free it there.
 fn collect(stream: *mut DIR, list: *mut *mut *mut dirent64, filter: Filter, compare: Compare) -> Result<c_int> {
@@ -178,9 +180,8 @@ fn collect(stream: *mut DIR, list: *mut *mut *mut dirent64, filter: Filter, comp
             libc::free(found.cast());
             return Err(error);
         }
-        if let Some(compare) = compare && count > 1 {
-            let compare = core::mem::transmute::<_, extern "C" fn(*const c_void, *const c_void) -> c_int>(compare);
-            libc::qsort(found.cast(), count, size_of::<*mut dirent64>(), Some(core::mem::transmute::<_, unsafe extern "C" fn(*const c_void, *const c_void) -> c_int>(compare)));
+        if compare.is_some() && count > 1 {
+            libc::qsort(found.cast(), count, size_of::<*mut dirent64>(), compare);
         }
     }
     user::put(list, &found)?;
@@ -188,7 +189,14 @@ fn collect(stream: *mut DIR, list: *mut *mut *mut dirent64, filter: Filter, comp
 }
 
 #[inline(never)]
-fn scan(directory: c_int, name: *const c_char, list: *mut *mut *mut dirent64, filter: Filter, compare: Compare, theirs: impl Fn(c_int, *const c_char) -> c_int) -> c_int {
+fn scan(
+    directory: c_int,
+    name: *const c_char,
+    list: *mut *mut *mut dirent64,
+    filter: Filter,
+    compare: Compare,
+    theirs: impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
     let mut outside = [0; user::PATH_MAX];
     let stream = match open_ours(directory, name, READ_DIRECTORY, 0, &mut outside) {
         Opened::Foreign => return theirs(directory, name),

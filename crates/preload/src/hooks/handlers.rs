@@ -3,12 +3,14 @@
 use crate::answer::{fail, give};
 use crate::{faults, user};
 use core::ffi::c_int;
-use lifeboat_fs::{Errno, Result};
 use libc::sighandler_t;
+use lifeboat_fs::{Errno, Result};
 
 fn set_action(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> Result<()> {
     let new = if new.is_null() { None } else { Some(user::get(new)?) };
-    let set = |signal, new, old| libc_function!(c"sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(signal, new, old);
+    let set = |signal, new, old| {
+        libc_function!(c"sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(signal, new, old)
+    };
     let before = faults::exchange(signal, new.as_ref(), set);
     if old.is_null() { Ok(()) } else { user::put(old, &before) }
 }

@@ -4,8 +4,8 @@
 use crate::answer::fail;
 use crate::{descriptors, mappings};
 use core::ffi::{c_int, c_void};
-use lifeboat_fs::Errno;
 use libc::{off_t, size_t};
+use lifeboat_fs::Errno;
 
 /// `mmap` answers an address that is all ones on failure.
 fn failed(error: Errno) -> *mut c_void {

@@ -30,7 +30,9 @@ fn locate_pair<'a>(old: (c_int, *const c_char), new: (c_int, *const c_char), buf
     let new = path::locate(new.0, new.1, second);
     match (old, new) {
         (Place::Refused(error), _) | (_, Place::Refused(error)) => Pair::Refused(error),
-        (Place::Ours(start, path), Place::Ours(to, name)) => Pair::Ours(End { start, path }, End { start: to, path: name }),
+        (Place::Ours(start, path), Place::Ours(to, name)) => {
+            Pair::Ours(End { start, path }, End { start: to, path: name })
+        }
         (Place::Ours(start, path), _) => Pair::Mixed(Some(End { start, path }), None),
         (_, Place::Ours(start, path)) => Pair::Mixed(None, Some(End { start, path })),
         _ => Pair::Foreign,
@@ -54,7 +56,9 @@ fn on_pair(
         Pair::Refused(error) => fail(error),
         Pair::Mixed(first, second) => leave_for(old, new, first, second, last, theirs),
         Pair::Ours(first, second) => {
-            let result = call::call(|file_system, who| ours(file_system, who, (first.start, first.path), (second.start, second.path)));
+            let result = call::call(|file_system, who| {
+                ours(file_system, who, (first.start, first.path), (second.start, second.path))
+            });
             match result {
                 Err(OUTSIDE) => leave_for(old, new, Some(first), Some(second), last, theirs),
                 result => give(result),
@@ -106,16 +110,21 @@ fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, P
 
 fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
     if let Some(file) = super::stat::meant_by_empty_path(old.0, old.1, flags) {
-        return path::on_name(new.0, new.1, |_, _| fail(Errno::XDEV), |file_system, who, start, name| {
-            file_system.link(who, file_system.inode_of(file)?, start, name)
-        });
+        return path::on_name(
+            new.0,
+            new.1,
+            |_, _| fail(Errno::XDEV),
+            |file_system, who, start, name| file_system.link(who, file_system.inode_of(file)?, start, name),
+        );
     }
     if both_foreign(old, new) {
         return theirs(old, new);
     }
     let last = if flags & libc::AT_SYMLINK_FOLLOW != 0 { LastLink::Follow } else { LastLink::Keep };
     // A link by /proc/self/fd/N is how a file without a name gets one.
-    if last == LastLink::Follow && let Some(answer) = link_descriptor(old, new) {
+    if last == LastLink::Follow
+        && let Some(answer) = link_descriptor(old, new)
+    {
         return answer;
     }
     on_pair(old, new, last, theirs, |file_system, who, old, new| {
@@ -128,20 +137,30 @@ fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, Path
 fn link_descriptor(old: PathAt, new: PathAt) -> Option<c_int> {
     let mut buffer = [0; user::PATH_MAX];
     let Place::Descriptor(file) = path::locate(old.0, old.1, &mut buffer) else { return None };
-    Some(path::on_name(new.0, new.1, |_, _| fail(Errno::XDEV), |file_system, who, start, name| {
-        file_system.link(who, file_system.inode_of(file)?, start, name)
-    }))
+    Some(path::on_name(
+        new.0,
+        new.1,
+        |_, _| fail(Errno::XDEV),
+        |file_system, who, start, name| file_system.link(who, file_system.inode_of(file)?, start, name),
+    ))
 }
 
 /// Copies a symbolic link's target, which is ours to read.
-fn symlink_any(target: *const c_char, directory: c_int, name: *const c_char, theirs: impl Fn(c_int, *const c_char) -> c_int) -> c_int {
+fn symlink_any(
+    target: *const c_char,
+    directory: c_int,
+    name: *const c_char,
+    theirs: impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
     if path::surely_foreign(directory, name) {
         return theirs(directory, name);
     }
     let mut buffer = [0; user::PATH_MAX];
     match user::path(target, &mut buffer) {
         Err(error) => fail(error),
-        Ok(text) => path::on_name(directory, name, theirs, |file_system, who, start, name| file_system.symlink(who, text, start, name)),
+        Ok(text) => path::on_name(directory, name, theirs, |file_system, who, start, name| {
+            file_system.symlink(who, text, start, name)
+        }),
     }
 }
 
@@ -153,9 +172,17 @@ fn remove_name(file_system: &FileSystem, who: &Caller<'_>, start: InodeId, name:
     file_system.unlink(who, start, name)
 }
 
-fn make_node(directory: c_int, name: *const c_char, mode: libc::mode_t, device: libc::dev_t, theirs: impl Fn(c_int, *const c_char) -> c_int) -> c_int {
+fn make_node(
+    directory: c_int,
+    name: *const c_char,
+    mode: libc::mode_t,
+    device: libc::dev_t,
+    theirs: impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
     let mode = if mode & libc::S_IFMT == 0 { mode | libc::S_IFREG } else { mode };
-    path::on_name(directory, name, theirs, |file_system, who, start, name| file_system.mknod(who, start, name, mode, device))
+    path::on_name(directory, name, theirs, |file_system, who, start, name| {
+        file_system.mknod(who, start, name, mode, device)
+    })
 }
 
 hooks! {
@@ -238,7 +265,13 @@ hooks! {
 }
 
 /// Reads a link's text into a buffer of ours and copies what fits.
-fn read_link(directory: c_int, name: *const c_char, buffer: *mut c_char, length: usize, theirs: impl Fn(c_int, *const c_char) -> isize) -> isize {
+fn read_link(
+    directory: c_int,
+    name: *const c_char,
+    buffer: *mut c_char,
+    length: usize,
+    theirs: impl Fn(c_int, *const c_char) -> isize,
+) -> isize {
     if path::surely_foreign(directory, name) {
         return theirs(directory, name);
     }
@@ -252,7 +285,9 @@ fn read_link(directory: c_int, name: *const c_char, buffer: *mut c_char, length:
         Ok(count)
     };
     // An empty path means the link that the descriptor was opened on.
-    if path::is_empty(name) && let Some(file) = crate::descriptors::find(directory) {
+    if path::is_empty(name)
+        && let Some(file) = crate::descriptors::find(directory)
+    {
         return give(call::call(|file_system, _| put(file_system, file_system.inode_of(file)?)));
     }
     path::on_inode(directory, name, LastLink::Keep, theirs, |file_system, _, inode| put(file_system, inode))

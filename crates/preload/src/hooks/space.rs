@@ -3,8 +3,8 @@
 use crate::answer::{give, number};
 use crate::{call, descriptors, path};
 use core::ffi::{c_char, c_int, c_uint};
-use lifeboat_fs::{Errno, LastLink, OpenFile, Result};
 use libc::{off_t, size_t};
+use lifeboat_fs::{Errno, LastLink, OpenFile, Result};
 
 fn length(length: off_t) -> Result<u64> {
     u64::try_from(length).map_err(|_| Errno::INVAL)

@@ -151,7 +151,10 @@ fn configuration(name: c_int) -> libc::c_long {
         libc::_PC_CHOWN_RESTRICTED | libc::_PC_NO_TRUNC | libc::_PC_SYNC_IO => 1,
         libc::_PC_2_SYMLINKS => 1,
         libc::_PC_FILESIZEBITS => 64,
-        libc::_PC_REC_INCR_XFER_SIZE | libc::_PC_REC_MIN_XFER_SIZE | libc::_PC_REC_XFER_ALIGN | libc::_PC_ALLOC_SIZE_MIN => 4096,
+        libc::_PC_REC_INCR_XFER_SIZE
+        | libc::_PC_REC_MIN_XFER_SIZE
+        | libc::_PC_REC_XFER_ALIGN
+        | libc::_PC_ALLOC_SIZE_MIN => 4096,
         libc::_PC_MAX_CANON | libc::_PC_MAX_INPUT | libc::_PC_VDISABLE => fail(Errno::INVAL),
         _ => libc::c_long::FAILED,
     }

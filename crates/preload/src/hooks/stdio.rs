@@ -5,8 +5,8 @@ use crate::opening::{Opened, open as open_ours, reopen};
 use crate::{call, descriptors, path, streams, user};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::null_mut;
-use lifeboat_fs::{Errno, Result};
 use libc::FILE;
+use lifeboat_fs::{Errno, Result};
 
 /// Longest mode string that means anything.
 const MODE_MAX: usize = 16;
@@ -84,7 +84,12 @@ fn forget_replaced(before: c_int, was_ours: bool) {
 }
 
 /// Opens a file of ours on an existing stream: libc reopens it on an empty place, whose descriptor then becomes ours.
-fn reopen_with(descriptor: c_int, parsed: &Mode, stream: *mut FILE, theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE) -> *mut FILE {
+fn reopen_with(
+    descriptor: c_int,
+    parsed: &Mode,
+    stream: *mut FILE,
+    theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE,
+) -> *mut FILE {
     let before = streams::descriptor_of(stream);
     let was_ours = descriptors::find(before).is_some();
     // The flags that make or empty a file have done their work.

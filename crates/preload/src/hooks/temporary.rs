@@ -16,7 +16,11 @@ const TRIES: usize = 238_328;
 
 /// Runs `make` on the template with ever other letters in place of the mark, until the name is new. The template in
 /// the program's memory then holds the name.
-fn with_new_name<T>(template: *mut c_char, suffix: c_int, mut make: impl FnMut(*const c_char) -> Result<T>) -> Result<T> {
+fn with_new_name<T>(
+    template: *mut c_char,
+    suffix: c_int,
+    mut make: impl FnMut(*const c_char) -> Result<T>,
+) -> Result<T> {
     let mut buffer = [0; user::PATH_MAX];
     let text = user::path(template, &mut buffer)?;
     let suffix = usize::try_from(suffix).map_err(|_| Errno::INVAL)?;

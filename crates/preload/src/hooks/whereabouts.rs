@@ -63,7 +63,11 @@ fn canonical(start: InodeId, rest: &[u8], into: *mut c_char) -> Result<*mut c_ch
 }
 
 #[inline(never)]
-fn canonical_slowly(name: *const c_char, into: *mut c_char, theirs: impl Fn(*const c_char) -> *mut c_char) -> *mut c_char {
+fn canonical_slowly(
+    name: *const c_char,
+    into: *mut c_char,
+    theirs: impl Fn(*const c_char) -> *mut c_char,
+) -> *mut c_char {
     let mut buffer = [0; user::PATH_MAX];
     match path::locate(libc::AT_FDCWD, name, &mut buffer) {
         Place::Foreign | Place::Descriptor(_) => theirs(name),

@@ -66,9 +66,9 @@ pub(crate) fn for_each_line(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) {
 
 /// The number behind `name` at the start of a line of `text`.
 pub(crate) fn field(text: &[u8], name: &[u8]) -> Option<u64> {
-    let line = text.split(|&byte| byte == b'\n').find(|line| {
-        line.starts_with(name) && line.get(name.len()).is_some_and(|byte| byte.is_ascii_whitespace())
-    })?;
+    let line = text
+        .split(|&byte| byte == b'\n')
+        .find(|line| line.starts_with(name) && line.get(name.len()).is_some_and(|byte| byte.is_ascii_whitespace()))?;
     number(&line[name.len()..])
 }
 

@@ -68,8 +68,6 @@ fn mount(region: &RegionDirectory, size: u64) -> Result<(), CreateError> {
     match mount_tmpfs_like(c"hugetlbfs", &path, options.as_c_str(), false) {
         Ok(()) => Ok(()),
         Err(errno @ (Errno::PERM | Errno::ACCESS)) => Err(CreateError::CannotMount { carrier: "hugetlbfs", errno }),
-        Err(errno) => {
-            Err(CreateError::Failed { doing: "mount a hugetlbfs over", path: ShownPath::of(&path), errno })
-        }
+        Err(errno) => Err(CreateError::Failed { doing: "mount a hugetlbfs over", path: ShownPath::of(&path), errno }),
     }
 }

@@ -19,8 +19,8 @@ impl Memfd {
         let path = PathText::from_bytes(b"memfd:lifeboat");
         let failed = |errno| CreateError::Failed { doing: "create", path: ShownPath::of(&path), errno };
         check_before(size, None)?;
-        let file = rustix::fs::memfd_create(c"lifeboat", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .map_err(failed)?;
+        let file =
+            rustix::fs::memfd_create(c"lifeboat", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
         let pages = populate(file.as_fd(), &path, size, Finish::HugeAndFilled, None, progress)?;
         // Nobody can take memory away under a mapping any more.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;

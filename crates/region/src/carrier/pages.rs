@@ -57,12 +57,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Maps `length` bytes at `offset` of `file`, both multiples of 2 MiB, which the file must have.
-    pub(super) fn new(
-        file: impl AsFd,
-        offset: u64,
-        length: usize,
-        protection: ProtFlags,
-    ) -> Result<Window, Errno> {
+    pub(super) fn new(file: impl AsFd, offset: u64, length: usize, protection: ProtFlags) -> Result<Window, Errno> {
         let reserved_length = length + HUGE;
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
         let reserved =

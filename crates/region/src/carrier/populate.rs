@@ -105,8 +105,8 @@ fn reserve(file: BorrowedFd<'_>, path: &PathText, offset: u64, length: u64, size
 /// Returns the bytes that got huge pages.
 fn fill(file: BorrowedFd<'_>, path: &PathText, offset: u64, length: u64) -> Result<u64, CreateError> {
     let wrong = |errno| CreateError::Failed { doing: "map", path: ShownPath::of(path), errno };
-    let window = Window::new(file.as_fd(), offset, length as usize, ProtFlags::READ | ProtFlags::WRITE)
-        .map_err(wrong)?;
+    let window =
+        Window::new(file.as_fd(), offset, length as usize, ProtFlags::READ | ProtFlags::WRITE).map_err(wrong)?;
     // Before the pages get their content: the kernel then has nothing to copy.
     window.collapse();
     window.fill().map_err(wrong)?;

@@ -33,8 +33,7 @@ pub struct Cover<'a> {
 }
 
 impl CoverKind {
-    const ALL: [CoverKind; 4] =
-        [CoverKind::Mounted, CoverKind::MadeAndMounted, CoverKind::Made, CoverKind::Closed];
+    const ALL: [CoverKind; 4] = [CoverKind::Mounted, CoverKind::MadeAndMounted, CoverKind::Made, CoverKind::Closed];
 
     const fn word(self) -> &'static [u8] {
         match self {

@@ -151,15 +151,24 @@ impl fmt::Display for PlaceError {
                 write!(out, "`{name}` is not a region name: {why}; use 1 to 64 of A-Z a-z 0-9 . _ -")
             }
             PlaceError::BadBase { path } => {
-                write!(out, "`{path}` cannot hold regions: give an absolute path of at most 320 bytes without a slash at its end")
+                write!(
+                    out,
+                    "`{path}` cannot hold regions: give an absolute path of at most 320 bytes without a slash at its end"
+                )
             }
             PlaceError::Missing { path } => {
                 let name = path.last();
-                write!(out, "no region `{name}` (looked in {path}): `lifeboat region list` shows what there is, `lifeboat region create` makes one")
+                write!(
+                    out,
+                    "no region `{name}` (looked in {path}): `lifeboat region list` shows what there is, `lifeboat region create` makes one"
+                )
             }
             PlaceError::Exists { path } => {
                 let name = path.last();
-                write!(out, "region `{name}` exists already ({path}): use it, choose another name, or `lifeboat region remove {name}` first")
+                write!(
+                    out,
+                    "region `{name}` exists already ({path}): use it, choose another name, or `lifeboat region remove {name}` first"
+                )
             }
             PlaceError::Busy { path } => {
                 write!(out, "{path} is being created or removed by another process: try again when that one is done")
@@ -208,7 +217,10 @@ impl fmt::Display for RemoveError {
             RemoveError::Place(error) => error.fmt(out),
             RemoveError::InUse { path } => {
                 let name = path.last();
-                write!(out, "region `{name}` ({path}) is in use by a living process: end it first, or add --force to pull the region away from it")
+                write!(
+                    out,
+                    "region `{name}` ({path}) is in use by a living process: end it first, or add --force to pull the region away from it"
+                )
             }
             RemoveError::Foreign { path } => {
                 write!(out, "{path} is not part of a region: move it away and remove the region again")

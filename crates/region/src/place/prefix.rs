@@ -226,7 +226,10 @@ impl fmt::Display for CoverError {
                 "`{prefix}` cannot be a mount prefix: give an absolute path below / without . or .. such as /lifeboat"
             ),
             CoverError::NoParent { prefix } => {
-                write!(out, "{prefix} cannot be made: its parent directory does not exist; make it or choose another --mount")
+                write!(
+                    out,
+                    "{prefix} cannot be made: its parent directory does not exist; make it or choose another --mount"
+                )
             }
             CoverError::NotEmpty { prefix } => {
                 write!(out, "{prefix} holds files that the mount would hide: choose another --mount or move them away")

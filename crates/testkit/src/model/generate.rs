@@ -244,9 +244,7 @@ impl Maker<'_> {
                 let (uid, gid) = self.owner();
                 Op::Chown { base, path, uid, gid, follow: self.random.chance(50) }
             }
-            93..96 => {
-                Op::Times { base, path, times: (self.time(), self.time()), follow: self.random.chance(50) }
-            }
+            93..96 => Op::Times { base, path, times: (self.time(), self.time()), follow: self.random.chance(50) },
             _ => Op::Truncate { base, path, length: self.offset() },
         }
     }

@@ -34,37 +34,156 @@ pub fn user(index: usize) -> User {
 #[allow(missing_docs)] // They are the system calls of the same names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Become { user: usize },
-    Open { slot: usize, base: Option<usize>, path: Path, flags: i32, mode: u32 },
-    Close { slot: usize },
-    Read { slot: usize, length: usize, at: Option<u64> },
-    Write { slot: usize, tag: u64, length: usize, at: Option<u64> },
-    Seek { slot: usize, offset: i64, whence: i32 },
+    Become {
+        user: usize,
+    },
+    Open {
+        slot: usize,
+        base: Option<usize>,
+        path: Path,
+        flags: i32,
+        mode: u32,
+    },
+    Close {
+        slot: usize,
+    },
+    Read {
+        slot: usize,
+        length: usize,
+        at: Option<u64>,
+    },
+    Write {
+        slot: usize,
+        tag: u64,
+        length: usize,
+        at: Option<u64>,
+    },
+    Seek {
+        slot: usize,
+        offset: i64,
+        whence: i32,
+    },
     /// `SEEK_DATA` or `SEEK_HOLE`: compared by what the answer says about the content.
-    SeekHole { slot: usize, offset: i64, whence: i32 },
-    TruncateOpen { slot: usize, length: u64 },
-    Allocate { slot: usize, mode: i32, offset: u64, length: u64 },
-    Sync { slot: usize },
-    List { slot: usize },
-    Flags { slot: usize },
-    SetFlags { slot: usize, flags: i32 },
-    StatOpen { slot: usize },
-    ChmodOpen { slot: usize, mode: u32 },
-    ChownOpen { slot: usize, uid: Option<u32>, gid: Option<u32> },
-    TimesOpen { slot: usize, times: OpenTimes },
-    LinkOpen { slot: usize, base: Option<usize>, path: Path },
-    Mkdir { base: Option<usize>, path: Path, mode: u32 },
-    Rmdir { base: Option<usize>, path: Path },
-    Unlink { base: Option<usize>, path: Path },
-    Rename { base: Option<usize>, old: Path, new: Path, flags: u32 },
-    Link { base: Option<usize>, old: Path, new: Path, follow: bool },
-    Symlink { target: Path, base: Option<usize>, path: Path },
-    Readlink { base: Option<usize>, path: Path },
-    Mknod { base: Option<usize>, path: Path, mode: u32, device: u64 },
-    Stat { base: Option<usize>, path: Path, follow: bool },
-    Access { base: Option<usize>, path: Path, mode: i32 },
-    Chmod { base: Option<usize>, path: Path, mode: u32 },
-    Chown { base: Option<usize>, path: Path, uid: Option<u32>, gid: Option<u32>, follow: bool },
-    Times { base: Option<usize>, path: Path, times: OpenTimes, follow: bool },
-    Truncate { base: Option<usize>, path: Path, length: u64 },
+    SeekHole {
+        slot: usize,
+        offset: i64,
+        whence: i32,
+    },
+    TruncateOpen {
+        slot: usize,
+        length: u64,
+    },
+    Allocate {
+        slot: usize,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    },
+    Sync {
+        slot: usize,
+    },
+    List {
+        slot: usize,
+    },
+    Flags {
+        slot: usize,
+    },
+    SetFlags {
+        slot: usize,
+        flags: i32,
+    },
+    StatOpen {
+        slot: usize,
+    },
+    ChmodOpen {
+        slot: usize,
+        mode: u32,
+    },
+    ChownOpen {
+        slot: usize,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    TimesOpen {
+        slot: usize,
+        times: OpenTimes,
+    },
+    LinkOpen {
+        slot: usize,
+        base: Option<usize>,
+        path: Path,
+    },
+    Mkdir {
+        base: Option<usize>,
+        path: Path,
+        mode: u32,
+    },
+    Rmdir {
+        base: Option<usize>,
+        path: Path,
+    },
+    Unlink {
+        base: Option<usize>,
+        path: Path,
+    },
+    Rename {
+        base: Option<usize>,
+        old: Path,
+        new: Path,
+        flags: u32,
+    },
+    Link {
+        base: Option<usize>,
+        old: Path,
+        new: Path,
+        follow: bool,
+    },
+    Symlink {
+        target: Path,
+        base: Option<usize>,
+        path: Path,
+    },
+    Readlink {
+        base: Option<usize>,
+        path: Path,
+    },
+    Mknod {
+        base: Option<usize>,
+        path: Path,
+        mode: u32,
+        device: u64,
+    },
+    Stat {
+        base: Option<usize>,
+        path: Path,
+        follow: bool,
+    },
+    Access {
+        base: Option<usize>,
+        path: Path,
+        mode: i32,
+    },
+    Chmod {
+        base: Option<usize>,
+        path: Path,
+        mode: u32,
+    },
+    Chown {
+        base: Option<usize>,
+        path: Path,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        follow: bool,
+    },
+    Times {
+        base: Option<usize>,
+        path: Path,
+        times: OpenTimes,
+        follow: bool,
+    },
+    Truncate {
+        base: Option<usize>,
+        path: Path,
+        length: u64,
+    },
 }

@@ -153,11 +153,9 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
             return true;
         }
         match operation {
-            Op::Open { base, path, flags, .. } if flags & libc::O_PATH == 0 => {
-                self.kind_of(*base, path).is_some_and(|kind| {
-                    !matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)
-                })
-            }
+            Op::Open { base, path, flags, .. } if flags & libc::O_PATH == 0 => self
+                .kind_of(*base, path)
+                .is_some_and(|kind| !matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)),
             // What an offset in a directory means is each file system's own.
             Op::Seek { slot, .. } | Op::SeekHole { slot, .. } => self.open[*slot].is_some_and(|(_, theirs)| {
                 self.kernel.stat_open(theirs).is_ok_and(|found| found.kind() == libc::S_IFDIR)
@@ -168,9 +166,7 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
             }
             Op::LinkOpen { slot, .. } if self.restricts_links() => {
                 let file = self.open[*slot].map(|both| both.1);
-                file.is_some_and(|file| {
-                    self.kernel.stat_open(file).is_ok_and(|found| found.uid != user(self.user).uid)
-                })
+                file.is_some_and(|file| self.kernel.stat_open(file).is_ok_and(|found| found.uid != user(self.user).uid))
             }
             _ => false,
         }
@@ -203,7 +199,13 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
     }
 }
 
-fn hole_is_true(content: &[u8], offset: i64, whence: i32, ours: Answer<u64>, theirs: Answer<u64>) -> Result<(), String> {
+fn hole_is_true(
+    content: &[u8],
+    offset: i64,
+    whence: i32,
+    ours: Answer<u64>,
+    theirs: Answer<u64>,
+) -> Result<(), String> {
     let size = content.len() as u64;
     let inside = u64::try_from(offset).is_ok_and(|offset| offset < size);
     let from = offset.max(0) as u64;

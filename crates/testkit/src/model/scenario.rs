@@ -16,14 +16,20 @@ impl Transcript {
         self.0.push(line);
     }
 
-    /// The first line in which two transcripts differ.
+    /// The first lines in which two transcripts differ.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let lines = self.0.len().max(other.0.len());
-        (0..lines).find(|line| self.0.get(*line) != other.0.get(*line)).map(|line| {
-            format!("region: {:?}\n kernel: {:?}", self.0.get(line), other.0.get(line))
-        })
+        let differing: Vec<String> = (0..lines)
+            .filter(|line| self.0.get(*line) != other.0.get(*line))
+            .take(MOST_DIFFERENCES)
+            .map(|line| format!("region: {:?}\n kernel: {:?}", self.0.get(line), other.0.get(line)))
+            .collect();
+        (!differing.is_empty()).then(|| differing.join("\n "))
     }
 }
+
+/// Lines that are shown of two transcripts that differ.
+const MOST_DIFFERENCES: usize = 12;
 
 /// What of an answer can be equal on two file systems.
 pub fn shown(found: Answer<Attributes>) -> Answer<(u32, u64, u32, u32, u64)> {

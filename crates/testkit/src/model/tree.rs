@@ -122,10 +122,7 @@ pub(super) fn attributes_differ(ours: &Attributes, theirs: &Attributes) -> Optio
         return say("links", ours.links, theirs.links);
     }
     if (ours.uid, ours.gid) != (theirs.uid, theirs.gid) {
-        return Some(format!(
-            "owner: region {}:{}, kernel {}:{}",
-            ours.uid, ours.gid, theirs.uid, theirs.gid
-        ));
+        return Some(format!("owner: region {}:{}, kernel {}:{}", ours.uid, ours.gid, theirs.uid, theirs.gid));
     }
     if matches!(ours.kind(), libc::S_IFCHR | libc::S_IFBLK) && ours.device != theirs.device {
         return say("device", ours.device, theirs.device);
@@ -167,7 +164,9 @@ fn nodes_differ(ours: &Node, theirs: &Node) -> Option<String> {
         (Ok(ours), Ok(theirs)) if ours != theirs => Some(first_difference(ours, theirs)),
         (Ok(_), Ok(_)) => None,
         (ours, theirs) if ours.as_ref().err() == theirs.as_ref().err() => None,
-        (ours, theirs) => Some(format!("reading: region {:?}, kernel {:?}", ours.as_ref().err(), theirs.as_ref().err())),
+        (ours, theirs) => {
+            Some(format!("reading: region {:?}, kernel {:?}", ours.as_ref().err(), theirs.as_ref().err()))
+        }
     }
 }
 

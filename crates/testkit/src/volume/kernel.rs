@@ -79,7 +79,7 @@ fn attributes(found: &libc::stat64) -> Attributes {
     Attributes {
         number: found.st_ino,
         mode: found.st_mode,
-        links: found.st_nlink as u64,
+        links: found.st_nlink,
         uid: found.st_uid,
         gid: found.st_gid,
         device: found.st_rdev,
@@ -95,9 +95,7 @@ fn timespec(time: Time) -> libc::timespec {
     match time {
         Time::Keep => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
         Time::Now => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
-        Time::At(at) => {
-            libc::timespec { tv_sec: at.div_euclid(1_000_000_000), tv_nsec: at.rem_euclid(1_000_000_000) }
-        }
+        Time::At(at) => libc::timespec { tv_sec: at.div_euclid(1_000_000_000), tv_nsec: at.rem_euclid(1_000_000_000) },
     }
 }
 
@@ -336,28 +334,14 @@ impl Volume for KernelVolume {
         answer(unsafe { libc::fchmodat(self.at(base), path.as_ptr(), mode, 0) }).map(drop)
     }
 
-    fn chown(
-        &self,
-        base: Base<RawFd>,
-        path: &[u8],
-        uid: Option<u32>,
-        gid: Option<u32>,
-        follow: bool,
-    ) -> Answer<()> {
+    fn chown(&self, base: Base<RawFd>, path: &[u8], uid: Option<u32>, gid: Option<u32>, follow: bool) -> Answer<()> {
         let path = c_string(path);
         // SAFETY: see above.
         let done = unsafe { libc::fchownat(self.at(base), path.as_ptr(), id(uid), id(gid), link_flag(follow)) };
         answer(done).map(drop)
     }
 
-    fn set_times(
-        &self,
-        base: Base<RawFd>,
-        path: &[u8],
-        accessed: Time,
-        modified: Time,
-        follow: bool,
-    ) -> Answer<()> {
+    fn set_times(&self, base: Base<RawFd>, path: &[u8], accessed: Time, modified: Time, follow: bool) -> Answer<()> {
         let (path, times) = (c_string(path), [timespec(accessed), timespec(modified)]);
         // SAFETY: see above.
         answer(unsafe { libc::utimensat(self.at(base), path.as_ptr(), times.as_ptr(), link_flag(follow)) }).map(drop)

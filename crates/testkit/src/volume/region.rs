@@ -243,25 +243,11 @@ impl Volume for RegionVolume<'_> {
         answer(self.files.chmod(&self.caller(), self.find(base, path, true)?, mode))
     }
 
-    fn chown(
-        &self,
-        base: Base<OpenFile>,
-        path: &[u8],
-        uid: Option<u32>,
-        gid: Option<u32>,
-        follow: bool,
-    ) -> Answer<()> {
+    fn chown(&self, base: Base<OpenFile>, path: &[u8], uid: Option<u32>, gid: Option<u32>, follow: bool) -> Answer<()> {
         answer(self.files.chown(&self.caller(), self.find(base, path, follow)?, uid, gid))
     }
 
-    fn set_times(
-        &self,
-        base: Base<OpenFile>,
-        path: &[u8],
-        accessed: Time,
-        modified: Time,
-        follow: bool,
-    ) -> Answer<()> {
+    fn set_times(&self, base: Base<OpenFile>, path: &[u8], accessed: Time, modified: Time, follow: bool) -> Answer<()> {
         if keeps_both(accessed, modified) {
             return Ok(());
         }
