@@ -17,6 +17,7 @@ use crate::create::create;
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, io_reason, shown};
 use crate::mount::Prefix;
 use crate::output::{say, size};
+use crate::program::{self, Blind};
 use crate::target::{attach, base, default_name};
 
 /// File name of the interception library.
@@ -38,6 +39,7 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
         say(format_args!("region `{name}` exists with {}: --size is for new regions only", size(found)));
     }
     cover(&place, &directory, &prefix)?;
+    warn_if_blind(&arguments.command[0]);
     let mut command = Command::new(&arguments.command[0]);
     command.args(&arguments.command[1..]);
     command.env("LIFEBOAT_REGION", OsStr::from_bytes(directory.path().as_bytes()));
@@ -46,20 +48,22 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     // Everything opened here is closed by the kernel when the program starts.
     let error = command.exec();
     let program = shown(arguments.command[0].as_bytes());
-    if error.kind() == ErrorKind::NotFound || !is_somewhere(&arguments.command[0]) {
+    // A folder on the PATH that may not be looked into makes "permission denied" of programs that are nowhere.
+    let has_slash = arguments.command[0].as_bytes().contains(&b'/');
+    if error.kind() == ErrorKind::NotFound || (!has_slash && program::find(&arguments.command[0]).is_none()) {
         return Err(Failure { code: NOT_FOUND, line: format!("cannot run `{program}`: no such program") });
     }
     Err(Failure { code: CANNOT_RUN, line: format!("cannot run `{program}`: {}", io_reason(&error)) })
 }
 
-/// Whether there is a program of that name, be it one that cannot be run. A folder on the PATH that may not be looked
-/// into makes the kernel say "permission denied" for programs that are nowhere.
-fn is_somewhere(program: &OsStr) -> bool {
-    if program.as_bytes().contains(&b'/') {
-        return true;
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+/// Says so when the program cannot see the mount: its calls will meet the unwritable directory instead.
+fn warn_if_blind(program: &OsStr) {
+    let Some(blind) = program::find(program).and_then(|file| program::is_blind(&file)) else { return };
+    let why = match blind {
+        Blind::Static => "is linked statically",
+        Blind::Privileged => "runs with rights of its own (set-uid)",
+    };
+    say(format_args!("`{}` {why}: it does not see the files of the region", shown(program.as_bytes())));
 }
 
 /// The region to use, which need not exist: the named one, else that of a surrounding `exec`, else the default.

@@ -13,6 +13,7 @@ mod files;
 mod identity;
 mod mount;
 mod output;
+mod program;
 mod region_commands;
 mod size;
 mod target;

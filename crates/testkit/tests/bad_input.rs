@@ -47,7 +47,7 @@ fn impossible_sizes_are_refused_and_nothing_is_made() {
 fn impossible_names_and_carriers_are_refused() {
     let _nothing_left = NoResidue::begin();
     let long = "n".repeat(300);
-    for name in ["a/b", "/", "..", ".", "", "../escape", long.as_str(), "new\nline", "-"] {
+    for name in ["a/b", "/", "..", ".", "", "../escape", long.as_str(), "new\nline"] {
         let create = lifeboat(["region", "create", "--size", "8MiB", "--", name]);
         one_line(&refused(&create, name), name);
     }

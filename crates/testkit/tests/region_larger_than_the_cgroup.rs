@@ -6,7 +6,7 @@ use lifeboat_testkit::report::skipped;
 use lifeboat_testkit::residue::NoResidue;
 use std::os::unix::process::ExitStatusExt;
 
-const LIMIT: u64 = 96 << 20;
+const LIMIT: u64 = 160 << 20;
 
 #[test]
 fn a_region_larger_than_the_memory_limit_is_refused_and_nothing_is_killed() {
@@ -15,7 +15,7 @@ fn a_region_larger_than_the_memory_limit_is_refused_and_nothing_is_killed() {
         Ok(group) => group,
         Err(why) => return skipped("region larger than the control group allows", &why),
     };
-    for size in ["128MiB", "97MiB", "8GiB", "1TiB"] {
+    for size in ["192MiB", "160MiB", "8GiB", "1TiB"] {
         let mounted = Mounted::new("cgroup", size);
         let mut create = group.command(&command::path());
         create.args(["region", "create", mounted.name(), "--size", size]);

@@ -40,7 +40,7 @@ mod scripts {
         (
             "cp -r within",
             &["cp"],
-            "cp -r $S $D/one; cp -rL $D/one/sub $D/two; cp -rl $D/one $D/three; cp -rs $D/one/sub $D/four; ls -l $D/four | wc -l",
+            "cp -r $S $D/one; cp -rL $D/one/sub $D/two; cp -rl $D/one $D/three; cd $D && cp -s one/text four && cat four | wc -l",
         ),
         (
             "mv",
@@ -81,6 +81,16 @@ mod scripts {
             "install and mkdir",
             &["install", "mkdir", "ln", "readlink"],
             "install -m 750 $S/text $D/i; install -d -m 711 $D/q/w/e; mkdir -p $D/a/b/c; mkdir $D/a; ln $D/i $D/h; ln -s i $D/l; ln -sf h $D/l; readlink $D/l; readlink -f $D/l | sed s:.*/::; ln -s loop $D/loop; cat $D/loop; chmod 600 $D/h; chmod -R g+w $D/a; ln $D/a $D/b; mkfifo $D/fifo; ls -l $D/fifo | cut -c1-10",
+        ),
+        (
+            "relative paths from outside",
+            &["basename", "python3"],
+            "top=$(dirname $D); above=$(dirname $top); m=$(basename $top); c=$(basename $D); cd $above && echo in > $m/$c/f; cat $m/$c/f; cp $S/text ./$m/$c/t; cd $m/$c && pwd -P | sed s:.*/::; cat f ../$c/f; cd ../..; ls $m/$c; mkdir -p $m/$c/x/y; install -d $D/q/w; cd $m && cat $c/f; cd $above; python3 -c 'import os,sys; fd=os.open(\".\",os.O_RDONLY); p=\"/\".join(sys.argv[1:3]); print(os.stat(p+\"/f\",dir_fd=fd).st_size); f2=os.open(p,os.O_RDONLY|os.O_DIRECTORY,dir_fd=fd); os.fchdir(f2); print(sorted(os.listdir(\".\"))); print(open(\"f\").read())' $m $c",
+        ),
+        (
+            "links between inside and outside",
+            &["ln", "readlink"],
+            "echo in > $D/f; mkdir $D/d; ln -s $T $D/out; echo out > $D/out/written; cat $T/written; ls $D/out/; cd $D/out && pwd -P; cat written; cd ..; pwd; readlink -f $D/out/written; rm $D/out; ln -s $D/f $T/into; cat $T/into; echo more >> $T/into; cat $D/f; ln -s $D/d $T/dir; echo x > $T/dir/x; ls $D/d; rm $T/into $T/dir",
         ),
         (
             "split, head, tail, wc",

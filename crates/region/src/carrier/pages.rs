@@ -11,6 +11,8 @@ use crate::budget::for_each_line;
 
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
+/// How often a huge page is tried for.
+const COLLAPSE_TRIES: usize = 8;
 /// Bytes looked at in one mapping.
 const WINDOW: u64 = 64 << 20;
 
@@ -82,11 +84,15 @@ impl Window {
     /// Replaces small pages by huge ones where the kernel can; the rest stays as it is.
     pub(super) fn collapse(&self) {
         for offset in (0..self.length).step_by(HUGE) {
-            // SAFETY: the range is part of this mapping; the advice changes no content.
-            let answer = unsafe { collapse(self.start.as_ptr().wrapping_add(offset), HUGE) };
-            if answer == Err(Errno::INVAL) || answer == Err(Errno::NOSYS) {
-                // The kernel has no such advice (before 6.1) or not for this kind of file.
-                return;
+            // The kernel gives up at once on a page that another processor still has in its batch.
+            for _ in 0..COLLAPSE_TRIES {
+                // SAFETY: the range is part of this mapping; the advice changes no content.
+                match unsafe { collapse(self.start.as_ptr().wrapping_add(offset), HUGE) } {
+                    // Before 6.1 the kernel has no such advice, or it is not for this kind of file.
+                    Err(Errno::INVAL | Errno::NOSYS) => return,
+                    Err(Errno::AGAIN | Errno::BUSY | Errno::INTR) => {}
+                    Ok(()) | Err(_) => break,
+                }
             }
         }
     }

@@ -199,19 +199,20 @@ impl Volume for KernelVolume {
             }
             libc::rewinddir(stream);
             let mut names = Vec::new();
-            loop {
+            let end = loop {
+                *libc::__errno_location() = 0;
                 let entry = libc::readdir64(stream);
                 if entry.is_null() {
-                    break;
+                    break *libc::__errno_location();
                 }
                 let name = CStr::from_ptr((*entry).d_name.as_ptr()).to_bytes();
                 if name != b"." && name != b".." {
                     names.push((name.to_vec(), (*entry).d_type));
                 }
-            }
+            };
             libc::closedir(stream);
             names.sort();
-            Ok(names)
+            if end == 0 { Ok(names) } else { Err(end) }
         }
     }
 
