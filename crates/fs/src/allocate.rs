@@ -21,6 +21,7 @@ const STEP: u64 = 16 * EXTENT;
 impl FileSystem {
     /// `fallocate`. `mode`: 0, keep-size (1), punch-hole with keep-size (3), zero-range (16, 17). Others: `OPNOTSUPP`.
     pub fn allocate(&self, file: OpenFile, mode: u32, offset: u64, length: u64) -> Result<()> {
+        self.sync(file)?;
         if length == 0 {
             return Err(Errno::INVAL);
         }

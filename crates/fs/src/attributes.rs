@@ -82,17 +82,16 @@ impl FileSystem {
             let ids = fs.field(inode, inode::IDS)?;
             let (old_uid, old_gid) = (ids as u32, (ids >> 32) as u32);
             let (new_uid, new_gid) = (uid.unwrap_or(old_uid), gid.unwrap_or(old_gid));
+            let mut mode = fs.field(inode, inode::MODE)?;
+            let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
+            let cleared = if is_directory { mode } else { without_set_ids(mode, true) };
             let may = who.uid == 0
-                || (uid.is_none() && gid.is_none())
+                || (uid.is_none() && gid.is_none() && cleared == mode)
                 || (who.uid == old_uid && new_uid == old_uid && (new_gid == old_gid || who.in_group(new_gid)));
             if !may {
                 return Err(Errno::PERM);
             }
-            let mut mode = fs.field(inode, inode::MODE)?;
-            let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
-            if !is_directory {
-                mode = without_set_ids(mode);
-            }
+            mode = cleared;
             Ok([(inode::IDS, new_uid as u64 | (new_gid as u64) << 32), (inode::MODE, mode)])
         })
     }
@@ -121,14 +120,16 @@ impl FileSystem {
         })
     }
 
-    /// Set-id bits do not survive a write by somebody who is not root.
+    /// Set-id bits do not survive a write by somebody who is not root. Set-group-id of a file that its group cannot
+    /// execute (a mark for locks) survives if the writer is in the group.
     pub(crate) fn drop_set_ids(&self, inode: InodeId) -> Result<()> {
         let mode = self.field(inode, inode::MODE)?;
-        let without = without_set_ids(mode);
-        if mode != without && rustix::process::geteuid().as_raw() != 0 {
-            self.set(inode, inode::MODE, without)?;
+        if mode as u32 & (SETUID | SETGID) == 0 || rustix::process::geteuid().as_raw() == 0 {
+            return Ok(());
         }
-        Ok(())
+        let group = (self.field(inode, inode::IDS)? >> 32) as u32;
+        let without = without_set_ids(mode, rustix::process::getegid().as_raw() == group);
+        if mode == without { Ok(()) } else { self.set(inode, inode::MODE, without) }
     }
 
     /// Space of the region. Counts every owner word.
@@ -144,10 +145,10 @@ impl FileSystem {
     }
 }
 
-fn without_set_ids(mode: u64) -> u64 {
+fn without_set_ids(mode: u64, in_group: bool) -> u64 {
     let mut bits = mode as u32;
     bits &= !SETUID;
-    if bits & GROUP_EXECUTE != 0 {
+    if bits & GROUP_EXECUTE != 0 || !in_group {
         bits &= !SETGID;
     }
     mode & !0xffff_ffff | bits as u64

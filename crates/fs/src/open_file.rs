@@ -129,7 +129,11 @@ impl FileSystem {
         }
         let keep = flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
         let slash = path.last() == Some(&b'/');
-        let last = if keep && !slash { LastLink::Keep } else { LastLink::Follow };
+        let last = match (keep, slash) {
+            (_, true) if flags.contains(OFlags::CREATE) => LastLink::Keep,
+            (true, false) => LastLink::Keep,
+            _ => LastLink::Follow,
+        };
         self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
     }
 
@@ -196,6 +200,7 @@ impl FileSystem {
             return self.take_slot(inode, flags);
         }
         match kind {
+            inode::LINK if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
             inode::LINK => return Err(Errno::LOOP),
             inode::DIRECTORY if writes(flags) || flags.intersects(OFlags::CREATE | OFlags::TRUNC) => return Err(Errno::ISDIR),
             inode::DIRECTORY | inode::REGULAR => {}

@@ -5,7 +5,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
 use crate::types::{Caller, LastLink};
 use crate::walk::{Ending, Place, WRITE};
-use crate::{Errno, Result};
+use crate::{Errno, NAME_LONGEST, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::RENAME_LOCK;
 use lifeboat_region::{MustFence, process};
@@ -17,6 +17,12 @@ pub const EXCHANGE: u32 = 2;
 
 /// Directories above each other before a tree is called damaged.
 const DEPTH_LARGEST: usize = 1 << 20;
+
+fn last_name(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
+    let start = path[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+    &path[start..end]
+}
 
 struct Move<'a> {
     who: &'a Caller<'a>,
@@ -52,7 +58,11 @@ impl FileSystem {
             });
             // That the old name is missing is found before the new name is looked at.
             match outcome {
-                Err(Errno::NAMETOOLONG) if old.ending == Ending::Name && old.found.is_none() => Err(Errno::NOENT),
+                Err(Errno::NAMETOOLONG)
+                    if old.ending == Ending::Name && old.found.is_none() && last_name(new_path).len() > NAME_LONGEST =>
+                {
+                    Err(Errno::NOENT)
+                }
                 other => other,
             }
         })
@@ -86,31 +96,43 @@ impl FileSystem {
         }
     }
 
+    /// The order of the checks is the kernel's.
     fn rename_locked(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found, existing: Option<Found>) -> Result<()> {
         let source = found.child;
-        let source_is_directory = self.is_directory(source)?;
-        if step.flags == EXCHANGE && existing.is_none() {
-            return Err(Errno::NOENT);
-        }
-        if step.flags == NO_REPLACE && existing.is_some() {
-            return Err(Errno::EXIST);
+        let is_directory = self.is_directory(source)?;
+        match existing {
+            None if step.flags == EXCHANGE => return Err(Errno::NOENT),
+            Some(_) if step.flags == NO_REPLACE => return Err(Errno::EXIST),
+            Some(other) if step.flags == EXCHANGE && step.new.slash && !self.is_directory(other.child)? => {
+                return Err(Errno::NOTDIR);
+            }
+            _ => {}
         }
         let slash = step.old.slash || (step.new.slash && step.flags != EXCHANGE);
-        if slash && !source_is_directory {
+        if slash && !is_directory {
             return Err(Errno::NOTDIR);
         }
-        self.changeable(step.who, step.old.dir)?;
-        self.changeable(step.who, step.new.dir)?;
-        self.sticky_permits(step.who, step.old.dir, source)?;
-        if let Some(existing) = existing {
-            if existing.child == source {
-                // Two names of one file: nothing to do.
-                return Ok(());
-            }
-            self.sticky_permits(step.who, step.new.dir, existing.child)?;
+        self.not_into_itself(step, source, is_directory, existing)?;
+        if existing.is_some_and(|existing| existing.child == source) {
+            // Two names of one file: nothing to do.
+            return Ok(());
         }
-        if source_is_directory {
-            self.movable(step, source, step.new.dir)?;
+        self.changeable(step.who, step.old.dir)?;
+        self.sticky_permits(step.who, step.old.dir, source)?;
+        self.changeable(step.who, step.new.dir)?;
+        if let Some(existing) = existing {
+            self.sticky_permits(step.who, step.new.dir, existing.child)?;
+            if step.flags != EXCHANGE {
+                match (is_directory, self.is_directory(existing.child)?) {
+                    (true, false) => return Err(Errno::NOTDIR),
+                    (false, true) => return Err(Errno::ISDIR),
+                    _ => {}
+                }
+            }
+        }
+        if is_directory && step.old.dir != step.new.dir {
+            // `..` changes.
+            self.permit(step.who, source, WRITE)?;
         }
         match existing {
             Some(existing) if step.flags == EXCHANGE => self.exchange(lane, step, found, existing),
@@ -119,13 +141,27 @@ impl FileSystem {
         }
     }
 
-    /// A directory that changes its parent must be writable (`..` changes) and must not go below itself.
-    fn movable(&self, step: &Move<'_>, source: InodeId, into: InodeId) -> Result<()> {
+    /// Neither may be above the directory of the other.
+    fn not_into_itself(
+        &self,
+        step: &Move<'_>,
+        source: InodeId,
+        is_directory: bool,
+        existing: Option<Found>,
+    ) -> Result<()> {
         if step.old.dir == step.new.dir {
             return Ok(());
         }
-        self.permit(step.who, source, WRITE)?;
-        if self.is_above(source, into)? { Err(Errno::INVAL) } else { Ok(()) }
+        if is_directory && self.is_above(source, step.new.dir)? {
+            return Err(Errno::INVAL);
+        }
+        if let Some(existing) = existing
+            && self.is_directory(existing.child)?
+            && self.is_above(existing.child, step.old.dir)?
+        {
+            return Err(if step.flags == EXCHANGE { Errno::INVAL } else { Errno::NOTEMPTY });
+        }
+        Ok(())
     }
 
     fn is_above(&self, upper: InodeId, lower: InodeId) -> Result<bool> {
@@ -174,11 +210,8 @@ impl FileSystem {
         let (source, victim) = (found.child, existing.child);
         let mode = self.mode(source)?;
         let is_directory = mode & inode::TYPE_MASK == inode::DIRECTORY;
-        match (is_directory, self.is_directory(victim)?) {
-            (true, false) => return Err(Errno::NOTDIR),
-            (false, true) => return Err(Errno::ISDIR),
-            (true, true) if !self.is_empty_directory(victim)? => return Err(Errno::NOTEMPTY),
-            _ => {}
+        if is_directory && !self.is_empty_directory(victim)? {
+            return Err(Errno::NOTEMPTY);
         }
         let mut transaction = lane.begin();
         self.redirect(&mut transaction, step.new.dir, &existing, source, entry_kind(mode))?;
@@ -201,13 +234,8 @@ impl FileSystem {
         let (one, other) = (found.child, existing.child);
         let (one_mode, other_mode) = (self.mode(one)?, self.mode(other)?);
         let is_directory = |mode: u32| mode & inode::TYPE_MASK == inode::DIRECTORY;
-        if is_directory(other_mode) {
-            if step.old.dir != step.new.dir {
-                self.permit(step.who, other, WRITE)?;
-            }
-            if self.is_above(other, step.old.dir)? {
-                return Err(Errno::INVAL);
-            }
+        if is_directory(other_mode) && step.old.dir != step.new.dir {
+            self.permit(step.who, other, WRITE)?;
         }
         let mut transaction = lane.begin();
         self.redirect(&mut transaction, step.old.dir, &found, other, entry_kind(other_mode))?;
