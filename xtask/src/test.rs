@@ -94,7 +94,7 @@ fn check_source(options: &Options, workspace: &Workspace, report: &mut Report) -
         cargo(&["clippy", "--quiet", "--package", "lifeboat-preload", "--", "-D", "warnings"])
     };
     let checks: [Check; 5] = [
-        ("format", "rustfmt has nothing to change", &|_| cargo(&["fmt", "--all", "--check"])),
+        ("format", "rustfmt has nothing to change", &|_| cargo(&["fmt", "--all", "--", "--check", "-l"])),
         ("clippy", "no warning", &clippy),
         ("deny", "licences, banned crates, sources", &|report| deny(options, workspace, report)),
         ("floors", "imports never go up", &|_| floors::check(workspace)),

@@ -89,6 +89,12 @@ fn ensure_region(place: &Place, name: &RegionName, arguments: &ExecArguments) ->
     loop {
         match place.standing(name)? {
             Standing::Ready => return Ok(()),
+            Standing::NotVisible => {
+                return Err(Failure::region(format_args!(
+                    "the memory of region `{name}` is not visible here: it is mounted in another mount namespace, or was \
+                     unmounted; take another name or `lifeboat region remove --force {name}`"
+                )));
+            }
             Standing::Busy if start.elapsed() > PATIENCE => {
                 return Err(Failure::operation(format_args!(
                     "region `{name}` is still being created by another process after {} s: end that one and try again",

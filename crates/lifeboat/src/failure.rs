@@ -45,11 +45,6 @@ impl Failure {
         Failure { code: REGION, line: line.to_string() }
     }
 
-    /// Failures were reported one by one already.
-    pub fn reported() -> Failure {
-        Failure { code: OPERATION, line: String::new() }
-    }
-
     /// A call on something in the region failed.
     pub fn on_path(doing: &str, path: &[u8], errno: Errno) -> Failure {
         Failure::operation(format_args!("cannot {doing} {}: {}", shown(path), reason(errno)))

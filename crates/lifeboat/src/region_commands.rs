@@ -150,7 +150,11 @@ fn describe(place: &Place, name: &RegionName) -> ListedRegion {
             listed.state = "being created";
             return listed;
         }
-        Ok(_) => {
+        Ok(Standing::NotVisible) => {
+            listed.state = "not visible here";
+            return listed;
+        }
+        Ok(Standing::HalfMade | Standing::Absent) => {
             listed.state = "half made";
             return listed;
         }

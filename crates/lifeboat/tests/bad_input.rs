@@ -69,7 +69,30 @@ fn a_place_that_is_not_ours_is_refused() {
         here.run(&["region", "create", "--size", "8MiB"]).refused(REGION, "belongs to user 65534");
         here.run(&["region", "list"]).refused(REGION, "belongs to user 65534");
         chown(here.place(), Some(0), None).unwrap();
+    } else {
+        let ended = end(lifeboat().args(["ls", "--place", "/root"]));
+        ended.refused(REGION, "closed to this user");
     }
+}
+
+#[test]
+fn limits_of_the_process_are_named_and_kill_nobody() {
+    let _clean = NoResidue::begin();
+    let here = Here::new("limits");
+    let limited = |limit: &str, arguments: &[&str]| {
+        let command = here.command(arguments);
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "bash"]);
+        end(shell.arg(command.get_program()).args(command.get_args()))
+    };
+    let create = ["region", "create", "a", "--size", "64MiB", "--carrier", "shm"];
+    limited("-f 1024", &create).refused(OPERATION, "ulimit -f");
+    assert!(!here.place().join("a").exists());
+    here.must(&create);
+    limited("-v 60000", &["ls", "--name", "a"]).refused(REGION, "ulimit -v");
+    let ended = limited("-n 4", &["ls", "--name", "a"]);
+    assert!(ended.code != Some(0) && ended.err.lines().count() == 1, "{ended:?}");
+    here.must(&["ls", "--name", "a"]);
 }
 
 #[test]

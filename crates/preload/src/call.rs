@@ -19,7 +19,14 @@ pub fn call_held<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -
     })
 }
 
-/// Runs a read, write, seek or `fstat`: these take no lock that a signal handler could wait for.
+/// Runs a write. Writing over what is there takes no lock, but growing does.
+#[inline(always)]
+pub fn writing(operation: impl Fn(&FileSystem) -> Result<usize>) -> Result<usize> {
+    let _held = signals::hold();
+    data(operation)
+}
+
+/// Runs a read, seek or `fstat`: these take no lock that a signal handler could wait for.
 #[inline(always)]
 pub fn data<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
     let file_system = state::file_system()?;

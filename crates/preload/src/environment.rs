@@ -120,12 +120,13 @@ pub fn read(environment: *const *const c_char) -> Found {
             complete &= PRELOAD_TEXT.set(PRELOAD, own);
         }
     });
-    if region().is_empty() || mount().is_empty() {
+    if region().is_empty() && mount().is_empty() {
         return Found::Nothing;
     }
     // A slash at the end would keep the comparison of whole components from ever succeeding.
     let trimmed = mount().len() - mount().iter().rev().take_while(|&&byte| byte == b'/').count();
-    if !complete || mount()[0] != b'/' || trimmed == 0 {
+    // A mount without a region is kept: every path below it is then refused.
+    if !complete || mount().first() != Some(&b'/') || trimmed == 0 {
         message::say(format_args!(
             "LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: start the program with 'lifeboat exec'"
         ));

@@ -2,6 +2,7 @@
 //! for the thread that it interrupts.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Signals whose blocking would turn a fault inside a copy routine into the end of the process.
 const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS) | bit(libc::SIGILL) | bit(libc::SIGFPE) | bit(libc::SIGTRAP);
@@ -10,21 +11,43 @@ const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Holds signals back for as long as it lives.
-pub struct Held {
-    before: u64,
+/// Signals that come from what the thread itself does, never in the middle of a call of ours.
+const RAISED_BY_THE_THREAD: u64 = FAULTS | bit(libc::SIGABRT) | bit(libc::SIGSYS);
+
+/// Whether the program has a handler that could interrupt a call of ours. Without one there is nothing to hold back.
+static HANDLERS: AtomicBool = AtomicBool::new(false);
+
+/// The program sets a handler for `signal`.
+pub fn note_handler(signal: i32, handler: usize) {
+    let own = (1..=64).contains(&signal) && RAISED_BY_THE_THREAD & bit(signal) != 0;
+    if !own && handler != libc::SIG_DFL && handler != libc::SIG_IGN {
+        HANDLERS.store(true, Ordering::SeqCst);
+    }
 }
 
-/// Blocks all signals that can be, but faults, for the calling thread.
+/// Holds signals back for as long as it lives.
+pub struct Held {
+    /// `None` when nothing had to be held back.
+    before: Option<u64>,
+}
+
+/// Blocks all signals that can be, but faults, for the calling thread, if the program handles any.
+#[inline(always)]
 pub fn hold() -> Held {
+    if !HANDLERS.load(Ordering::Relaxed) {
+        return Held { before: None };
+    }
     let mut before = 0;
     set_mask(&!FAULTS, &mut before);
-    Held { before }
+    Held { before: Some(before) }
 }
 
 impl Drop for Held {
+    #[inline(always)]
     fn drop(&mut self) {
-        set_mask(&self.before, &mut 0);
+        if let Some(before) = &self.before {
+            set_mask(before, &mut 0);
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
         STATE.compare_exchange(UNKNOWN, if found { CONFIGURED } else { ABSENT }, Ordering::AcqRel, Ordering::Acquire);
     drop(held);
     if found {
+        // Paths of the program are looked at from now on, good or bad.
+        faults::install();
         descriptors::rediscover();
         if environment::inherited_directory().is_some() {
             crate::working_directory::inherit();
@@ -122,6 +124,8 @@ pub fn borrows_memory() -> bool {
 
 /// To be called in the child of a fork.
 pub fn after_fork() {
+    // The thread that was attaching does not exist here.
+    let _ = STATE.compare_exchange(ATTACHING, CONFIGURED, Ordering::AcqRel, Ordering::Acquire);
     if attached() {
         owner().store(0, Ordering::Relaxed);
         let _ = register_forked_child();
@@ -167,7 +171,6 @@ fn attach() -> Result<&'static FileSystem> {
 }
 
 fn attach_now() -> Result<()> {
-    faults::install();
     let directory = environment::region();
     let mount = message::Shown(environment::mount());
     let region = Region::attach(directory).map_err(|error| {

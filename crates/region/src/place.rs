@@ -7,6 +7,8 @@
 //!     tags/                  placeholders of open files
 //!     images/                one lock file per process image
 //!     covers                 mount prefixes that `lifeboat exec` covered
+//!     ready                  made when the region was complete: tells a half-made one from one whose memory is mounted
+//!                            elsewhere
 //! ```
 //!
 //! /dev/shm is writable by everybody, so nothing found there is trusted: every component is opened without following
@@ -72,6 +74,9 @@ pub enum Standing {
     HalfMade,
     /// A complete region.
     Ready,
+    /// A complete region whose memory is not here: it is mounted in another mount namespace, was unmounted, or its
+    /// removal was cut short.
+    NotVisible,
 }
 
 /// The user's base directory, opened and checked.
@@ -146,6 +151,7 @@ impl Place {
         };
         match region.claim() {
             Ok(()) if region.is_published()? => Ok(Standing::Ready),
+            Ok(()) if region.is_marked_ready()? => Ok(Standing::NotVisible),
             Ok(()) => Ok(Standing::HalfMade),
             // A published region is complete even while somebody holds it, be it to remove it.
             Err(PlaceError::Busy { .. }) if region.is_published()? => Ok(Standing::Ready),
@@ -216,6 +222,9 @@ fn open_private_directory(parent: impl AsFd, name: &CStr, path: &PathText) -> Re
         Err(Errno::NOENT) => return Err(PlaceError::Missing { path: ShownPath::of(path) }),
         Err(Errno::LOOP | Errno::NOTDIR) => {
             return Err(PlaceError::Refused { path: ShownPath::of(path), why: Refusal::NotADirectory });
+        }
+        Err(Errno::ACCESS | Errno::PERM) => {
+            return Err(PlaceError::Refused { path: ShownPath::of(path), why: Refusal::Closed });
         }
         Err(errno) => return Err(failed("open", path, errno)),
     };

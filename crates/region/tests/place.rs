@@ -174,6 +174,26 @@ fn what_a_killed_creator_left_is_told_from_a_living_one() {
 }
 
 #[test]
+fn a_region_mounted_elsewhere_is_not_taken_for_a_half_made_one() {
+    let scratch = Scratch::new();
+    let place = scratch.place();
+    let region = place.create_region(&name("a")).unwrap();
+    region.make_memory().unwrap();
+    let memory = scratch.base().join("a/memory");
+    std::fs::write(memory.join("region.new"), b"whole").unwrap();
+    region.publish().unwrap();
+    drop(region);
+    // As seen where its mount is not.
+    std::fs::remove_file(memory.join("region")).unwrap();
+    assert_eq!(place.standing(&name("a")).unwrap(), Standing::NotVisible);
+    let error = place.remove(&name("a"), RemoveMode::KeepUsed, &mut |_| false).unwrap_err();
+    assert!(matches!(error, RemoveError::NotVisible { .. }), "{error}");
+    assert!(memory.exists());
+    place.remove(&name("a"), RemoveMode::Force, &mut |_| false).unwrap();
+    assert_eq!(place.standing(&name("a")).unwrap(), Standing::Absent);
+}
+
+#[test]
 fn publishing_never_replaces_a_region() {
     let scratch = Scratch::new();
     let region = scratch.place().create_region(&name("a")).unwrap();

@@ -113,7 +113,7 @@ fn kill_and_restart(demo: &Demo, solver: &Solver, program: &Path) -> Outcome<Pat
     let (torn, said) = killed.ok_or_else(|| Failure::new("the job ended before a checkpoint could be torn"))?;
     let step = said.lines().rev().find_map(step_in).ok_or_else(|| Failure::new("the killed job had said nothing"))?;
     let (size, whole) = (megabytes(torn.size), megabytes(whole));
-    tell("killed", &format!("SIGKILL to {RANKS} ranks at step {step}: {} has {size:.1} of {whole:.1} MB", torn.name));
+    tell("killed", &format!("SIGKILL to {RANKS} ranks at step {step}: {} has {size:.2} of {whole:.2} MB", torn.name));
     if restarted.exists() {
         return Err(Failure::new("the killed job had already written its result"));
     }

@@ -77,7 +77,7 @@ pub fn show(demo: &Demo) -> Outcome {
     tell(
         "killed",
         &format!(
-            "SIGKILL to {RANKS} ranks: {} has {:.1} of {:.1} MB",
+            "SIGKILL to {RANKS} ranks: {} has {:.2} of {:.2} MB",
             torn.name,
             megabytes(torn.size),
             megabytes(whole)

@@ -22,7 +22,7 @@ pub(super) fn read_one(file: OpenFile, buffer: *mut c_void, length: size_t, posi
 /// Writes to one of our files.
 pub(super) fn write_one(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> Result<usize> {
     let source = [user::source(buffer, length)];
-    call::data(|file_system| file_system.write(file, &source, position))
+    call::writing(|file_system| file_system.write(file, &source, position))
 }
 
 fn read_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Position) -> Result<usize> {
@@ -33,7 +33,7 @@ fn read_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Pos
 
 fn write_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Position) -> Result<usize> {
     user::pieces(vector, count, |pieces| {
-        call::data(|file_system| file_system.write(file, user::as_sources(pieces), position))
+        call::writing(|file_system| file_system.write(file, user::as_sources(pieces), position))
     })
 }
 

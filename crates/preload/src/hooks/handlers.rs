@@ -1,7 +1,7 @@
 //! Handlers of the two signals that the copy routines need: the program's are remembered and called after ours.
 
 use crate::answer::{fail, give};
-use crate::{faults, user};
+use crate::{faults, signals, state, user};
 use core::ffi::c_int;
 use libc::sighandler_t;
 use lifeboat_fs::{Errno, Result};
@@ -37,6 +37,9 @@ fn set_handler(signal: c_int, handler: sighandler_t, flags: c_int) -> sighandler
 
 hooks! {
     fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int, also __sigaction {
+        if state::configured() && !new.is_null() && let Ok(new) = user::get(new) {
+            signals::note_handler(signal, new.sa_sigaction);
+        }
         if !faults::owns(signal) {
             return next(signal, new, old);
         }
@@ -44,6 +47,7 @@ hooks! {
     }
 
     fn signal(number: c_int, handler: sighandler_t) -> sighandler_t, also bsd_signal, also ssignal {
+        signals::note_handler(number, handler);
         if !faults::owns(number) {
             return next(number, handler);
         }
@@ -51,10 +55,19 @@ hooks! {
     }
 
     fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t, also __sysv_signal {
+        signals::note_handler(signal, handler);
         if !faults::owns(signal) {
             return next(signal, handler);
         }
         set_handler(signal, handler, libc::SA_RESETHAND | libc::SA_NODEFER)
+    }
+
+    fn sigset(signal: c_int, handler: sighandler_t) -> sighandler_t {
+        signals::note_handler(signal, handler);
+        if !faults::owns(signal) {
+            return next(signal, handler);
+        }
+        set_handler(signal, handler, 0)
     }
 
     fn sigignore(signal: c_int) -> c_int {

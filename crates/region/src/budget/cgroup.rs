@@ -74,12 +74,20 @@ fn walk(kind: &[u8], group: &[u8], files: &Files, each: &mut dyn FnMut(&[u8], u6
         found = true;
         false
     });
-    if !found || mount_point.is_cut() || below.is_cut() {
-        return;
+    if found && !mount_point.is_cut() && !below.is_cut() {
+        visit_with_ancestors(&mount_point, &below, files, each);
     }
+}
+
+fn visit_with_ancestors(
+    mount_point: &PathText,
+    below: &PathText,
+    files: &Files,
+    each: &mut dyn FnMut(&[u8], u64, u64),
+) {
     let mut end = below.as_bytes().len();
     loop {
-        visit(&mount_point, &below.as_bytes()[..end], files, each);
+        visit(mount_point, &below.as_bytes()[..end], files, each);
         match below.as_bytes()[..end].iter().rposition(|&byte| byte == b'/') {
             Some(slash) => end = slash,
             None => break,
@@ -187,6 +195,60 @@ mod tests {
         let line = b"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
         assert!(parse_mount(line).is_some_and(|mount| mount.kind == b"cgroup2" && !mount.has_memory));
         assert!(parse_mount(b"41 31 0:38").is_none());
+    }
+
+    /// A hierarchy as the kernel shows it: the limits of `/job` and `/job/step`.
+    fn limits(files: &Files, contents: &[(&str, &str)]) -> std::vec::Vec<(std::string::String, u64, u64)> {
+        let version = if std::ptr::eq(files, &VERSION_1) { 1 } else { 2 };
+        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-{version}", std::process::id()));
+        std::fs::create_dir_all(top.join("job/step")).unwrap();
+        for (path, text) in contents {
+            std::fs::write(top.join(path), text).unwrap();
+        }
+        let mut found = std::vec::Vec::new();
+        let mount_point = PathText::from_bytes(top.to_str().unwrap().as_bytes());
+        visit_with_ancestors(&mount_point, &PathText::from_bytes(b"/job/step"), files, &mut |path, left, limit| {
+            found.push((std::string::String::from_utf8(path.to_vec()).unwrap(), left, limit));
+        });
+        std::fs::remove_dir_all(&top).unwrap();
+        found
+    }
+
+    #[test]
+    fn every_ancestor_counts_in_version_2() {
+        let found = limits(
+            &VERSION_2,
+            &[
+                ("job/step/memory.max", "max\n"),
+                ("job/step/memory.high", "900\n"),
+                ("job/step/memory.current", "100\n"),
+                ("job/memory.max", "1000\n"),
+                ("job/memory.current", "700\n"),
+                ("job/memory.stat", "anon 5\ninactive_file 200\nactive_file 100\nfile_dirty 30\nfile_writeback 20\n"),
+            ],
+        );
+        // 700 used, of which 200 + 100/2 - 50 can be had back.
+        assert_eq!(found, [("/job/step".into(), 800, 900), ("/job".into(), 500, 1000)]);
+    }
+
+    #[test]
+    fn every_ancestor_counts_in_version_1() {
+        let found = limits(
+            &VERSION_1,
+            &[
+                ("job/step/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("job/step/memory.usage_in_bytes", "100\n"),
+                ("job/memory.limit_in_bytes", "1000\n"),
+                ("job/memory.usage_in_bytes", "1700\n"),
+                ("job/memory.memsw.limit_in_bytes", "2000\n"),
+                ("job/memory.memsw.usage_in_bytes", "1900\n"),
+                ("memory.limit_in_bytes", "5000\n"),
+                ("memory.usage_in_bytes", "1900\n"),
+                ("memory.stat", "total_inactive_file 400\ntotal_active_file 0\n"),
+            ],
+        );
+        // More used than allowed (the limit was lowered) leaves nothing, and never more than the limit.
+        assert_eq!(found, [("/job".into(), 0, 1000), ("/job".into(), 100, 2000), ("/".into(), 3500, 5000)]);
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl fmt::Display for OpenError {
             OpenError::Place(error) => error.fmt(out),
             OpenError::Missing { path } => write!(
                 out,
-                "{path} holds no memory: its creation or removal was cut short; `lifeboat region remove` clears it away"
+                "{path} holds no memory here: it is mounted in another mount namespace, or its creation or removal was cut short; \
+                 `lifeboat region remove` clears it away"
             ),
             OpenError::Refused { path, why } => {
                 write!(out, "{path} {why}: not touched; remove it or have its owner remove it")

@@ -107,9 +107,12 @@ fn fill(file: BorrowedFd<'_>, path: &PathText, offset: u64, length: u64) -> Resu
     let wrong = |errno| CreateError::Failed { doing: "map", path: ShownPath::of(path), errno };
     let window =
         Window::new(file.as_fd(), offset, length as usize, ProtFlags::READ | ProtFlags::WRITE).map_err(wrong)?;
-    // Before the pages get their content: the kernel then has nothing to copy.
-    window.collapse();
+    // Content first: huge pages that were only reserved would be mapped by the collapse as they are, and be cleared at
+    // somebody's first touch after all.
     window.fill().map_err(wrong)?;
+    if window.huge_bytes() != Some(length) {
+        window.collapse();
+    }
     // Without an answer of the kernel nothing is promised.
     Ok(window.huge_bytes().unwrap_or(0))
 }

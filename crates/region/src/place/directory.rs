@@ -117,8 +117,16 @@ impl RegionDirectory {
         super::is_mount(self.directory(), name).map_err(|errno| failed("examine", &path, errno))
     }
 
-    /// Makes the region visible: renames `memory/region.new` to `memory/region`, never over another.
+    /// Makes the region visible: renames `memory/region.new` to `memory/region`, never over another, and marks it.
     pub fn publish(&self) -> Result<(), PlaceError> {
+        self.rename_new()?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, c"ready", flags, Mode::RUSR | Mode::WUSR)
+            .map(drop)
+            .map_err(|errno| failed("make", &self.path.joined(b"ready"), errno))
+    }
+
+    fn rename_new(&self) -> Result<(), PlaceError> {
         let path = self.path.joined(b"memory/region.new");
         let memory = self.open_memory()?;
         let rename = |flags| rustix::fs::renameat_with(&memory, c"region.new", &memory, c"region", flags);
@@ -134,10 +142,19 @@ impl RegionDirectory {
 
     /// Whether `memory/region` exists.
     pub fn is_published(&self) -> Result<bool, PlaceError> {
-        match rustix::fs::statat(&self.directory, c"memory/region", AtFlags::SYMLINK_NOFOLLOW) {
+        self.exists(c"memory/region")
+    }
+
+    /// Whether the region was complete once, wherever its memory is now.
+    pub fn is_marked_ready(&self) -> Result<bool, PlaceError> {
+        self.exists(c"ready")
+    }
+
+    fn exists(&self, name: &CStr) -> Result<bool, PlaceError> {
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(failed("examine", &self.path.joined(b"memory/region"), errno)),
+            Err(errno) => Err(failed("examine", &self.path.joined(name.to_bytes()), errno)),
         }
     }
 

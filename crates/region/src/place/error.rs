@@ -60,6 +60,8 @@ pub enum Refusal {
     },
     /// Others may read or write it: its permission bits.
     Mode(u32),
+    /// The caller may not enter it, so it cannot be the caller's.
+    Closed,
     /// It is a symbolic link or a file.
     NotADirectory,
     /// It is a symbolic link, a directory or a special file.
@@ -73,6 +75,7 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Owner { found, expected } => write!(out, "belongs to user {found}, not to user {expected}"),
             Refusal::Mode(mode) => write!(out, "is open to other users (mode {mode:04o})"),
+            Refusal::Closed => out.write_str("is closed to this user"),
             Refusal::NotADirectory => out.write_str("is not a directory"),
             Refusal::NotAFile => out.write_str("is not a regular file"),
             Refusal::Links(links) => write!(out, "has {links} names (hard links) instead of one"),
@@ -198,6 +201,11 @@ pub enum RemoveError {
         /// The region's directory.
         path: ShownPath,
     },
+    /// The region was complete once and its memory is not here: somebody may have it in another mount namespace.
+    NotVisible {
+        /// The region's directory.
+        path: ShownPath,
+    },
     /// Something below the directory is not Lifeboat's; it was left, with what was not removed yet.
     Foreign {
         /// What was found.
@@ -220,6 +228,13 @@ impl fmt::Display for RemoveError {
                 write!(
                     out,
                     "region `{name}` ({path}) is in use by a living process: end it first, or add --force to pull the region away from it"
+                )
+            }
+            RemoveError::NotVisible { path } => {
+                write!(
+                    out,
+                    "the memory of {path} is not visible here: it is mounted in another mount namespace (remove it there) \
+                     or was unmounted (add --force)"
                 )
             }
             RemoveError::Foreign { path } => {

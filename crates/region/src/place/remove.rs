@@ -40,11 +40,18 @@ impl Place {
             region.claim()?;
             region
         };
-        if mode == RemoveMode::KeepUsed && in_use(&region) {
-            return Err(RemoveError::InUse { path: ShownPath::of(region.path()) });
+        if mode == RemoveMode::KeepUsed {
+            if in_use(&region) {
+                return Err(RemoveError::InUse { path: ShownPath::of(region.path()) });
+            }
+            // Removing a directory takes away what is mounted over it in other namespaces.
+            if region.is_marked_ready()? && !region.is_published()? {
+                return Err(RemoveError::NotVisible { path: ShownPath::of(region.path()) });
+            }
         }
         // The memory first: when the kernel says that it is in use, nothing else has been touched.
         self.remove_inner(&region, c"memory", mode)?;
+        delete(region.directory(), c"ready", region.path())?;
         self.undo_covers(&region, mode)?;
         self.remove_inner(&region, c"tags", mode)?;
         self.remove_inner(&region, c"images", mode)?;

@@ -136,6 +136,10 @@ impl Volume for RegionVolume<'_> {
     }
 
     fn list(&self, file: OpenFile) -> Answer<Vec<(Vec<u8>, u8)>> {
+        // As `fdopendir` sees at once.
+        if self.stat_open(file)?.kind() != libc::S_IFDIR {
+            return Err(libc::ENOTDIR);
+        }
         let mut names = Vec::new();
         let mut cookie = 0;
         loop {
