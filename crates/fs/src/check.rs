@@ -301,7 +301,7 @@ impl Walk<'_> {
     fn directory_word(&mut self, dir: InodeId, at: u64, depth: u32, names: &mut u64) -> Result<()> {
         match Target::decode(self.fs.region().load(at)?) {
             Ok(Target::Hole) => Ok(()),
-            Ok(Target::Index(node, _)) if depth < 12 => {
+            Ok(Target::Index(node, height)) if depth < 12 && height as u32 == depth + 1 => {
                 if self.mark(dir, Class::Cell, node, at)? {
                     for index in 0..INDEX_WORDS {
                         self.directory_word(dir, node + index * 8, depth + 1, names)?;

@@ -97,8 +97,9 @@ impl FileSystem {
     fn leaf(&self, dir: InodeId, key: u64, read: &dyn Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
         let mut at = dir.at() + inode::ROOT;
         let mut depth = 0;
-        while let Target::Index(node, _) = Target::decode(read(at)?)? {
-            if depth == DEPTH_LARGEST {
+        while let Target::Index(node, height) = Target::decode(read(at)?)? {
+            // The height is the depth below the root: words that lead in a circle cannot all be right.
+            if depth == DEPTH_LARGEST || height as u32 != depth + 1 {
                 return Err(DAMAGED);
             }
             space::find_owner(self.region(), Class::Cell, node)?;
@@ -222,7 +223,7 @@ impl FileSystem {
             chain = next;
         }
         self.link_unit(transaction, &node, Kind::Index, dir)?;
-        transaction.set(head_at, Target::Index(node.at, 1).encode())?;
+        transaction.set(head_at, Target::Index(node.at, depth as u8 + 1).encode())?;
         Ok(node.at + digit(key, depth) * 8)
     }
 
@@ -320,7 +321,7 @@ impl FileSystem {
         match Target::decode(word)? {
             Target::Hole => Ok(None),
             Target::Entry(_) => self.smallest_in_chain(word, key),
-            Target::Index(node, _) if depth < DEPTH_LARGEST => {
+            Target::Index(node, height) if depth < DEPTH_LARGEST && height as u32 == depth + 1 => {
                 space::find_owner(self.region(), Class::Cell, node)?;
                 let first = digit(key, depth);
                 for child in first..INDEX_WORDS {

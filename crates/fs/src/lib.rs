@@ -52,6 +52,9 @@ pub type Result<T> = core::result::Result<T, Errno>;
 /// program: the caller asks [`FileSystem::outside_path`] for the path that the kernel must be asked for instead.
 pub const OUTSIDE: Errno = Errno::from_raw_os_error(4000);
 
+/// How often a name is looked at again because somebody changed it, before it is called damaged.
+pub(crate) const TRIES: u32 = 10_000;
+
 /// Longest name, in bytes.
 pub const NAME_LONGEST: usize = 255;
 /// Longest path, in bytes, without the final NUL.

@@ -24,7 +24,8 @@ pub(crate) enum Target {
     Blocks(u64),
     /// A cell with 16 pairs {map word, checksum word}.
     Extents(u64),
-    /// A cell with 32 map words; height 1 points to `Extents` (of a file) or entries (of a directory).
+    /// A cell with 32 map words. In a file's map height 1 points to `Extents`; in a directory the height counts from
+    /// the root down.
     Index(u64, u8),
     /// The first directory entry of a chain.
     Entry(u64),

@@ -266,7 +266,7 @@ impl FileSystem {
     fn remove_name(&self, who: &Caller<'_>, place: &Place<'_>, child: InodeId, directory: bool) -> Result<()> {
         let name = self.name(place.name)?;
         let mut child = child;
-        loop {
+        for _ in 0..crate::TRIES {
             let lane = self.lane()?;
             match self.lock_inodes(&lane, &mut [place.dir, child]) {
                 Err(Errno::STALE) if self.validate(place.dir).is_err() => return Err(Errno::NOENT),
@@ -301,6 +301,7 @@ impl FileSystem {
             self.unlock_inode(&lane, place.dir)?;
             return self.release_if_unused(&lane, child);
         }
+        Err(Errno::UCLEAN)
     }
 
     /// Stages that a locked inode has one name less; a directory has none left.

@@ -51,7 +51,7 @@ impl FileSystem {
     fn prune_directory(&self, pruner: &mut Pruner<'_, '_>, link_at: u64, depth: u32) -> Result<()> {
         match Target::decode(self.region().load(link_at)?)? {
             Target::Hole => Ok(()),
-            Target::Index(node, _) if depth <= 12 => {
+            Target::Index(node, height) if depth <= 12 && height as u32 == depth + 1 => {
                 space::find_owner(self.region(), Class::Cell, node)?;
                 for child in 0..INDEX_WORDS {
                     self.prune_directory(pruner, node + child * 8, depth + 1)?;

@@ -70,7 +70,7 @@ impl FileSystem {
 
     fn rename_once(&self, step: &Move<'_>) -> Result<()> {
         let (mut source, mut target) = (step.old.found.ok_or(Errno::NOENT)?, step.new.found);
-        loop {
+        for _ in 0..crate::TRIES {
             let lane = self.lane()?;
             // Moving a directory changes who is above whom: one at a time.
             if step.old.dir != step.new.dir && (self.is_directory(source)? || step.flags == EXCHANGE) {
@@ -92,8 +92,12 @@ impl FileSystem {
                 (source, target) = (found.child, existing.map(|existing| existing.child));
                 continue;
             }
+            for inode in [Some(source), target].into_iter().flatten() {
+                self.validate(inode).map_err(|_| Errno::UCLEAN)?;
+            }
             return self.rename_locked(&lane, step, found, existing);
         }
+        Err(Errno::UCLEAN)
     }
 
     /// The order of the checks is the kernel's.

@@ -1,7 +1,7 @@
 //! The region as one value: the mapping, its tables, and this process's private notes about it.
 
 use crate::commit::{Volatile, commit, commit_exchange};
-use crate::layout::{Geometry, IMAGE, LANE, SUPERBLOCK};
+use crate::layout::{CHUNK, Geometry, IMAGE, LANE, SUPERBLOCK};
 use crate::mapping::Mapping;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::{DAMAGED, Errno, Result, process};
@@ -155,20 +155,42 @@ fn write_superblocks(mapping: &Mapping, superblock: &Superblock) -> Result<()> {
     Ok(())
 }
 
+/// Maps at a multiple of 2 MiB: elsewhere the kernel maps huge pages in small pieces, at a fault each.
 fn map(file: BorrowedFd<'_>, length: u64) -> Result<Mapping> {
-    // SAFETY: a new shared mapping at an address that the kernel chooses overlaps nothing.
-    let base = unsafe {
-        rustix::mm::mmap(
-            core::ptr::null_mut(),
-            length as usize,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            file,
-            0,
-        )
+    let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
+    let align = CHUNK as usize;
+    let reserved = length.checked_add(align).ok_or(Errno::NOMEM)?;
+    let nothing = ProtFlags::empty();
+    // SAFETY: a new reservation at an address that the kernel chooses overlaps nothing.
+    let start = unsafe {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        rustix::mm::mmap_anonymous(core::ptr::null_mut(), reserved, nothing, flags)
     }?;
-    // SAFETY: mapped just now; whoever unmaps it (only `format` and `Drop`) has no reference left.
-    Ok(unsafe { Mapping::new(base.cast(), length) })
+    let before = (start as usize).next_multiple_of(align) - start as usize;
+    let wanted = start.wrapping_byte_add(before);
+    // SAFETY: `wanted` and `length` lie inside the reservation made just now, which nobody else uses.
+    let mapped = unsafe {
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        rustix::mm::mmap(wanted, length, ProtFlags::READ | ProtFlags::WRITE, flags, file, 0)
+    };
+    let unmap = |at: *mut core::ffi::c_void, length: usize| {
+        if length > 0 {
+            // SAFETY: a part of the reservation that nothing was mapped over, or all of it when mapping failed.
+            let _ = unsafe { rustix::mm::munmap(at, length) };
+        }
+    };
+    match mapped {
+        Ok(base) => {
+            unmap(start, before);
+            unmap(wanted.wrapping_byte_add(length), align - before);
+            // SAFETY: mapped just now; whoever unmaps it (only `format` and `Drop`) has no reference left.
+            Ok(unsafe { Mapping::new(base.cast(), length as u64) })
+        }
+        Err(error) => {
+            unmap(start, reserved);
+            Err(error)
+        }
+    }
 }
 
 /// Reads both superblock copies; the newest whole one, and what is wrong with each.
