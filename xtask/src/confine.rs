@@ -11,6 +11,9 @@ use std::time::Duration;
 
 const LIMIT: u64 = 512 << 20;
 
+/// This program, also when a build has meanwhile put another one in its place.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How a command is confined.
 #[derive(clap::Args)]
 pub struct Options {
@@ -71,6 +74,18 @@ impl MemoryCgroup {
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Lets a user make smaller ones within it, where version and kernel allow that.
+    pub fn give_to(&self, user: u32) -> Outcome {
+        for name in ["", "cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"] {
+            let file = self.folder.join(name);
+            if file.exists() {
+                let given = std::os::unix::fs::chown(&file, Some(user), Some(user));
+                given.context(format_args!("give {} away", file.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// How many of its processes the kernel killed for memory.

@@ -1,6 +1,6 @@
 //! Test programs: built once, run one after the other, counted.
 
-use crate::confine::{MemoryCgroup, Stage};
+use crate::confine::{self, MemoryCgroup, Stage};
 use crate::failure::{Context, Failure, Outcome};
 use crate::report::Report;
 use crate::run::{self, Running};
@@ -91,7 +91,7 @@ impl Setting<'_> {
         };
         let mut command = Command::new(&executable);
         if self.user.is_some() || self.cgroup.is_some() {
-            command = Command::new(std::env::current_exe().context("find this program")?);
+            command = Command::new(confine::THIS_PROGRAM);
             command.arg("confined");
             if let Some(user) = &self.user {
                 command.args(["--user", &user.number.to_string()]);
@@ -118,11 +118,15 @@ impl Setting<'_> {
         Ok(command)
     }
 
+    fn kills(&self) -> u64 {
+        self.cgroup.map_or(0, MemoryCgroup::kills)
+    }
+
     /// Runs a test program and counts its tests.
     pub fn run(&self, program: &Program, report: &mut Report) -> Outcome {
         let name = format!("{}{}", program.name, self.label);
         let limit = Duration::from_secs(if self.full { 5400 } else { 600 });
-        let start = Instant::now();
+        let (start, kills) = (Instant::now(), self.kills());
         let finished = Running::start(&mut self.command(program)?)?.finish(limit, &mut |_| ());
         let finished = match finished {
             Ok(finished) => finished,
@@ -140,6 +144,9 @@ impl Setting<'_> {
         }
         if failed || !finished.status.success() {
             println!("{}", run::last_lines(&finished.output, 200));
+        }
+        if self.kills() > kills {
+            report.note(&format!("{name}: the kernel killed {} of its processes for memory", self.kills() - kills));
         }
         let later = if told.ignored > 0 { format!(", {} only with --full", told.ignored) } else { String::new() };
         let seconds = start.elapsed().as_secs_f64();
@@ -185,7 +192,10 @@ impl Told {
             if let Some(skip) = line.strip_prefix("skipped: ") {
                 let (what, why) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
                 told.skipped.insert((what.to_owned(), why.to_owned()));
-            } else if line.starts_with("note: ") && !line.starts_with("note: run with") {
+            } else if line.starts_with("note: ")
+                && !line.starts_with("note: run with")
+                && !line.starts_with("note: Some details")
+            {
                 told.notes.push(line.to_owned());
             } else if let Some((test, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
                 let test = test.trim_end_matches(" - should panic").to_owned();

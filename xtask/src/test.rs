@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that the project promises on every change.
 
 use crate::checks::{floors, licences, no_std};
-use crate::confine::{MemoryCgroup, Stage, unused_user};
-use crate::failure::{Context, Failure, Outcome};
+use crate::confine::{self, MemoryCgroup, Stage, unused_user};
+use crate::failure::{Failure, Outcome};
 use crate::report::Report;
 use crate::residue::Surroundings;
 use crate::suite::{self, Program, Setting, User};
@@ -214,12 +214,11 @@ fn as_ordinary_user(
     let setting =
         Setting { label: " (user)", binaries: stage.folder(), full: options.full, user, cgroup: cgroup.as_ref() };
     let place = if cgroup.is_some() { ", in 512 MiB" } else { "" };
-    run_stage("user", &format!("whole programs, as user {number}{place}"), &setting, programs, report, |report| {
-        if let Some(kills) = cgroup.as_ref().map(MemoryCgroup::kills).filter(|&kills| kills > 0) {
-            report.note(&format!("the kernel killed {kills} processes for memory"));
-        }
-        Ok(())
-    })?;
+    if let (Some(cgroup), Some(user)) = (&cgroup, owner) {
+        cgroup.give_to(user)?;
+    }
+    let what = format!("whole programs, as user {number}{place}");
+    run_stage("user", &what, &setting, programs, report, |_| Ok(()))?;
     if root {
         remove_users_directory(number, report);
     }
@@ -231,7 +230,7 @@ fn as_ordinary_user(
 fn check_readable(programs: &[Program], user: u32) -> Outcome {
     let Some(program) = programs.first() else { return Ok(()) };
     let manifest = program.folder.join("Cargo.toml");
-    let mut command = std::process::Command::new(std::env::current_exe().context("find this program")?);
+    let mut command = std::process::Command::new(confine::THIS_PROGRAM);
     command.args(["confined", "--user", &user.to_string(), "--", "test", "-r"]).arg(&manifest);
     let readable = run::output_of(&mut command, std::time::Duration::from_secs(10)).is_ok();
     let told = || {

@@ -39,6 +39,7 @@ const TOOLS: &[Tool] = &[
     tool("find", "findutils", "runs unmodified under interception", &[Purpose::Test]),
     tool("tar", "tar", "runs unmodified under interception", &[Purpose::Test]),
     tool("gzip", "gzip", "runs unmodified under interception", &[Purpose::Test]),
+    tool("rsync", "rsync", "runs unmodified under interception", &[Purpose::Test]),
     tool("dash", "dash", "runs unmodified under interception", &[Purpose::Test]),
     tool("bash", "bash", "runs unmodified under interception", &[Purpose::Test]),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),

@@ -209,7 +209,8 @@ fn directory_entries_until_the_region_is_full_are_all_there() {
     let file = volume.open(None, b"file", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
     volume.write(file, b"content", None).expect("write");
     let name = |index: u64| {
-        let filler = if index.is_multiple_of(2) { "" } else { "-a-long-name-that-takes-a-cell-of-its-own-in-the-region" };
+        let filler =
+            if index.is_multiple_of(2) { "" } else { "-a-long-name-that-takes-a-cell-of-its-own-in-the-region" };
         format!("link-{index}{filler}")
     };
     let count = until_full("names", 400_000, |index| {

@@ -1,12 +1,27 @@
 //! The fear: a region larger than the job's memory limit gets the job killed by the kernel.
 
-use lifeboat_testkit::cgroup::MemoryCgroup;
+use lifeboat_testkit::cgroup::{MemoryCgroup, memory_left};
 use lifeboat_testkit::command::{self, Mounted};
 use lifeboat_testkit::report::skipped;
 use lifeboat_testkit::residue::NoResidue;
 use std::os::unix::process::ExitStatusExt;
 
 const LIMIT: u64 = 160 << 20;
+
+#[test]
+fn a_region_larger_than_all_memory_that_is_left_is_refused() {
+    let _nothing_left = NoResidue::begin();
+    let mounted = Mounted::new("memory", "8MiB");
+    // Whatever limits this process already has, its own group's or the machine's.
+    let size = (memory_left() >> 20) + 64;
+    let output = command::lifeboat(["region", "create", mounted.name(), "--size", &format!("{size}MiB")]).output();
+    let output = output.expect("start lifeboat");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.signal(), None, "the command was killed; it said {said:?}");
+    assert!(!output.status.success(), "{size} MiB: a region larger than what is left was made");
+    assert_eq!(said.trim_end().lines().count(), 1, "not one line: {said:?}");
+    assert!(!mounted.directory().exists(), "a refused region left its directory");
+}
 
 #[test]
 fn a_region_larger_than_the_memory_limit_is_refused_and_nothing_is_killed() {

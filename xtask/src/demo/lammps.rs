@@ -69,11 +69,10 @@ pub fn show(demo: &Demo) -> Outcome {
         ),
     );
 
-    let place = Place::in_region(&demo.region, "lammps")?;
     let killed = Run::new(demo, "killed");
     let torn = |files: &[Listed]| torn_file(files, whole);
     let watch = Watch { announced: None, torn: &torn, program: "lmp" };
-    let torn = kill(&killed, demo, &place, &watch)?;
+    let (torn, place) = kill(&killed, demo, &watch)?;
     tell(
         "killed",
         &format!(
@@ -87,6 +86,9 @@ pub fn show(demo: &Demo) -> Outcome {
     let files = place.list(Duration::from_secs(30))?;
     let newest = files.iter().filter(|(_, size)| *size == whole).filter_map(|(name, _)| step_of(name)).max();
     let newest = newest.ok_or_else(|| Failure::new("no whole restart file is left"))?;
+    if step_of(&torn.name).is_none_or(|step| newest >= step) {
+        return Err(Failure::new("a restart file newer than the one being written is there: it is another run's"));
+    }
     let restarted = Run::new(demo, "restarted");
     let from = place.path().join(format!("melt.{newest}.restart"));
     let start = Instant::now();
@@ -105,14 +107,17 @@ pub fn show(demo: &Demo) -> Outcome {
     place.remove()
 }
 
-/// The files are written quickly: a run may end before one was seen half written, and another one starts over.
-fn kill(run: &Run, demo: &Demo, place: &Place, watch: &Watch) -> Outcome<Torn> {
-    for _ in 0..3 {
-        if let Some((torn, _)) = job::kill_in_the_middle(&mut run.command(demo, place, None), place, watch)? {
-            return Ok(torn);
+/// The files are written quickly: a run may end before one was seen half written. Then another one starts over, in an
+/// empty directory: the files of a run that came to its end must not be restarted from.
+fn kill<'d>(run: &Run, demo: &'d Demo, watch: &Watch) -> Outcome<(Torn, Place<'d>)> {
+    for attempt in 1..=5 {
+        let place = Place::in_region(&demo.region, &format!("lammps-{attempt}"))?;
+        if let Some((torn, _)) = job::kill_in_the_middle(&mut run.command(demo, &place, None), &place, watch)? {
+            return Ok((torn, place));
         }
+        place.remove()?;
     }
-    Err(Failure::new("three runs ended before a restart file was seen half written"))
+    Err(Failure::new("five runs ended before a restart file was seen half written"))
 }
 
 fn step_of(name: &str) -> Option<u32> {
