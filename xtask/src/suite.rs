@@ -188,7 +188,10 @@ struct Told {
 impl Told {
     fn from_output(output: &str) -> Self {
         let mut told = Self::default();
+        // Behind the list of results come the tests' own outputs, in which results of their children may be quoted.
+        let mut quoted = false;
         for line in output.lines() {
+            quoted |= line == "successes:" || line == "failures:";
             if let Some(skip) = line.strip_prefix("skipped: ") {
                 let (what, why) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
                 told.skipped.insert((what.to_owned(), why.to_owned()));
@@ -197,7 +200,7 @@ impl Told {
                 && !line.starts_with("note: Some details")
             {
                 told.notes.push(line.to_owned());
-            } else if let Some((test, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
+            } else if let Some((test, result)) = result_in(line).filter(|_| !quoted) {
                 let test = test.trim_end_matches(" - should panic").to_owned();
                 match result {
                     "ok" => told.passed.push(test),
@@ -209,6 +212,11 @@ impl Told {
         }
         told
     }
+}
+
+/// From a line like "test a::b ... ok".
+fn result_in(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("test ")?.rsplit_once(" ... ")
 }
 
 /// Runs the examples in the documentation of all packages.
@@ -237,7 +245,8 @@ mod tests {
     #[test]
     fn no_result_of_a_test_program_is_overlooked() {
         let output = "running 4 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d ... ignored, long\n\
-                      skipped: a::b: no right\ntest e - should panic ... ok\n";
+                      skipped: a::b: no right\ntest e - should panic ... ok\n\n\
+                      failures:\n\n---- c stdout ----\ntest c ... FAILED\n";
         let told = Told::from_output(output);
         assert_eq!(told.passed, ["a::b", "e"]);
         assert_eq!(told.failed, ["c"]);

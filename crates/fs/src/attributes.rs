@@ -128,7 +128,7 @@ impl FileSystem {
             return Ok(());
         }
         let group = (self.field(inode, inode::IDS)? >> 32) as u32;
-        let without = without_set_ids(mode, rustix::process::getegid().as_raw() == group);
+        let without = without_set_ids(mode, process::is_in_group(group));
         if mode == without { Ok(()) } else { self.set(inode, inode::MODE, without) }
     }
 

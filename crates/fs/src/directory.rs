@@ -313,22 +313,27 @@ impl FileSystem {
     /// Whether a directory has no names. Its lock is held.
     pub(crate) fn is_empty_directory(&self, dir: InodeId) -> Result<bool> {
         let root = self.field(dir, inode::ROOT)?;
-        Ok(self.entry_after(root, 0, 0)?.is_none())
+        Ok(self.entry_after(root, 0)?.is_none())
     }
 
     /// The entry with the smallest key above `key` below the map word `word`.
-    pub(crate) fn entry_after(&self, word: u64, key: u64, depth: u32) -> Result<Option<(u64, u64)>> {
+    pub(crate) fn entry_after(&self, word: u64, key: u64) -> Result<Option<(u64, u64)>> {
+        self.entry_below(word, key, 0, true)
+    }
+
+    /// As [`FileSystem::entry_after`] at some depth; `edge`: on the way down to `key`, not right of it.
+    fn entry_below(&self, word: u64, key: u64, depth: u32, edge: bool) -> Result<Option<(u64, u64)>> {
         match Target::decode(word)? {
             Target::Hole => Ok(None),
             Target::Entry(_) => self.smallest_in_chain(word, key),
             Target::Index(node, height) if depth < DEPTH_LARGEST && height as u32 == depth + 1 => {
                 space::find_owner(self.region(), Class::Cell, node)?;
-                let first = digit(key, depth);
+                let first = if edge { digit(key, depth) } else { 0 };
                 for child in first..INDEX_WORDS {
                     let below = self.region().load(node + child * 8)?;
-                    // Left of the first child everything is smaller; right of it everything is larger than `key`.
-                    let least = if child == first { key } else { 0 };
-                    if let Some(found) = self.entry_after(below, least, depth + 1)? {
+                    // Left of the first child everything is smaller. Right of it everything should be larger, and is
+                    // compared all the same: a cookie that went back would make a reader read for ever.
+                    if let Some(found) = self.entry_below(below, key, depth + 1, edge && child == first)? {
                         return Ok(Some(found));
                     }
                 }

@@ -15,7 +15,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of};
 use crate::namespace::NewInode;
 use crate::types::{Caller, LastLink, Position};
-use crate::walk::{Ending, Place, READ, WRITE};
+use crate::walk::{Ending, Last, Place, READ, WRITE};
 use crate::{Errno, Result, UserSource, UserTarget};
 use core::sync::atomic::Ordering;
 use lifeboat_region::image::{self, Image};
@@ -128,11 +128,12 @@ impl FileSystem {
             return Err(Errno::INVAL);
         }
         let keep = flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
-        let slash = path.last() == Some(&b'/');
-        let last = match (keep, slash) {
-            (_, true) if flags.contains(OFlags::CREATE) => LastLink::Keep,
-            (true, false) => LastLink::Keep,
-            _ => LastLink::Follow,
+        let creates = flags.contains(OFlags::CREATE);
+        let last = match (keep, path.last() == Some(&b'/')) {
+            (_, true) if creates => Last::Create,
+            (true, false) => Last::Keep,
+            _ if creates => Last::Create,
+            _ => Last::Follow,
         };
         self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
     }
@@ -222,9 +223,7 @@ impl FileSystem {
         }
         if flags.contains(OFlags::TRUNC) && kind == inode::REGULAR {
             self.permit(who, inode, WRITE)?;
-            if size_of(self.field(inode, inode::SIZE)?) > 0 {
-                self.resize(inode, 0)?;
-            }
+            self.resize(inode, 0)?;
         }
         if writes(flags) && self.field(inode, inode::MODE)? & inode::SEALED != 0 {
             self.unseal(inode)?;

@@ -45,7 +45,7 @@ impl FileSystem {
         let length = self.undisturbed(parent, || {
             let mut key = 0;
             let root = self.field(parent, crate::inode::ROOT)?;
-            while let Some((at, next)) = self.entry_after(root, key, 0)? {
+            while let Some((at, next)) = self.entry_after(root, key)? {
                 if self.region().load(at + CHILD)? == child.to_word() {
                     return Ok(Some(at));
                 }

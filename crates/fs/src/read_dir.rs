@@ -27,7 +27,7 @@ impl FileSystem {
         }
         self.undisturbed(dir, || {
             let root = self.field(dir, inode::ROOT)?;
-            let Some((at, key)) = self.entry_after(root, cookie, 0)? else { return Ok(None) };
+            let Some((at, key)) = self.entry_after(root, cookie)? else { return Ok(None) };
             let mut name = [0; NAME_LONGEST];
             let (name_len, kind, _) = self.entry(at, &mut name)?;
             let child = InodeId::from_word(self.region().load(at + CHILD)?);

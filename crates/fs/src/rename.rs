@@ -4,7 +4,7 @@ use crate::directory::Found;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
 use crate::types::{Caller, LastLink};
-use crate::walk::{Ending, Place, WRITE};
+use crate::walk::{Ending, Place, WRITE, last_name};
 use crate::{Errno, NAME_LONGEST, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::RENAME_LOCK;
@@ -17,12 +17,6 @@ pub const EXCHANGE: u32 = 2;
 
 /// Directories above each other before a tree is called damaged.
 const DEPTH_LARGEST: usize = 1 << 20;
-
-fn last_name(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
-    let start = path[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
-    &path[start..end]
-}
 
 struct Move<'a> {
     who: &'a Caller<'a>,
@@ -45,7 +39,7 @@ impl FileSystem {
         if flags > EXCHANGE {
             return Err(Errno::INVAL);
         }
-        self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
+        let outcome = self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
             let outcome = self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
                 if old.ending != Ending::Name {
                     return Err(Errno::BUSY);
@@ -65,7 +59,15 @@ impl FileSystem {
                 }
                 other => other,
             }
-        })
+        });
+        // Both parents are found before either last name is looked at.
+        if outcome == Err(Errno::NAMETOOLONG)
+            && last_name(old_path).len() > NAME_LONGEST
+            && let Err(error) = self.at_place(who, new_dir, new_path, LastLink::Keep, |_| Ok(()))
+        {
+            return Err(error);
+        }
+        outcome
     }
 
     fn rename_once(&self, step: &Move<'_>) -> Result<()> {

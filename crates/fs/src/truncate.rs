@@ -36,6 +36,9 @@ impl FileSystem {
             _ => return Err(Errno::INVAL),
         }
         self.permit(who, inode, WRITE)?;
+        if length == 0 && size_of(self.field(inode, inode::SIZE)?) == 0 {
+            return self.drop_set_ids(inode);
+        }
         self.resize(inode, length)
     }
 

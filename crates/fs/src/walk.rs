@@ -16,6 +16,27 @@ pub(crate) const WRITE: u32 = 2;
 /// Read permission.
 pub(crate) const READ: u32 = 4;
 
+/// What becomes of the last component.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// A link is followed.
+    Follow,
+    /// A link is what the path means.
+    Keep,
+    /// A file is to be made there unless it exists: a link is followed, and a slash at the end, also of a link's target,
+    /// is an error before the name is looked at.
+    Create,
+}
+
+impl From<LastLink> for Last {
+    fn from(last: LastLink) -> Last {
+        match last {
+            LastLink::Follow => Last::Follow,
+            LastLink::Keep => Last::Keep,
+        }
+    }
+}
+
 /// Where a path ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'n> {
@@ -63,7 +84,8 @@ impl PathBuffer {
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        let to = self.bytes.get_mut(self.length..self.length + bytes.len()).ok_or(Errno::NAMETOOLONG)?;
+        // Twice the longest path: only links within links within links get there.
+        let to = self.bytes.get_mut(self.length..self.length + bytes.len()).ok_or(Errno::LOOP)?;
         to.copy_from_slice(bytes);
         self.length += bytes.len();
         Ok(())
@@ -72,6 +94,13 @@ impl PathBuffer {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+/// The last component of a path, without slashes.
+pub(crate) fn last_name(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
+    let start = path[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+    &path[start..end]
 }
 
 fn skip_slashes(path: &[u8]) -> &[u8] {
@@ -122,7 +151,7 @@ impl FileSystem {
     }
 
     /// Walks until the end, a symbolic link that must be followed, or the edge of the mount.
-    fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: LastLink) -> Result<Step<'p>> {
+    fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Result<Step<'p>> {
         let mut dir = start;
         let mut rest = path;
         if rest.first() == Some(&b'/') {
@@ -155,10 +184,15 @@ impl FileSystem {
                     place = Place { dir: to, name: b"", ending, found: Some(to), slash: false };
                 }
                 _ => {
+                    let is_last = skip_slashes(after).is_empty();
+                    if last == Last::Create && is_last && !after.is_empty() {
+                        self.search_permitted(who, dir)?;
+                        return Err(Errno::ISDIR);
+                    }
                     let found = self.lookup(who, dir, name)?;
                     place = Place { dir, name, ending: Ending::Name, found, slash: false };
                     if let Some(link) = found
-                        && (last == LastLink::Follow || !skip_slashes(after).is_empty())
+                        && (last != Last::Keep || !is_last)
                         && self.is_link(link)?
                     {
                         return Ok(Step::Link { link, dir, rest: after });
@@ -176,9 +210,10 @@ impl FileSystem {
         who: &Caller<'_>,
         start: InodeId,
         path: &[u8],
-        last: LastLink,
+        last: impl Into<Last>,
         use_place: impl FnOnce(Place<'_>) -> Result<T>,
     ) -> Result<T> {
+        let last = last.into();
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -202,7 +237,7 @@ impl FileSystem {
         who: &Caller<'_>,
         mut start: InodeId,
         mut buffer: PathBuffer,
-        last: LastLink,
+        last: Last,
         use_place: impl FnOnce(Place<'_>) -> Result<T>,
     ) -> Result<T> {
         for _ in 1..LINKS_LARGEST {
@@ -235,9 +270,6 @@ impl FileSystem {
             into.push(b"/")?;
         }
         into.push(rest)?;
-        if into.length > PATH_LONGEST {
-            return Err(Errno::NAMETOOLONG);
-        }
         Ok(if inside.is_some() { self.root() } else { dir })
     }
 
@@ -274,7 +306,7 @@ impl FileSystem {
         let mut start = dir;
         for _ in 0..LINKS_LARGEST {
             let mut next = PathBuffer::new();
-            match self.walk(who, start, buffer.as_bytes(), last)? {
+            match self.walk(who, start, buffer.as_bytes(), last.into())? {
                 Step::Arrived(_) => return Err(Errno::INVAL),
                 Step::Outside { rest } => {
                     // The parent of the mount point, lexically: the prefix has no links below the mount.

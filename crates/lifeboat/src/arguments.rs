@@ -86,6 +86,9 @@ region; every other one is outside. One of both must be in the region.\n\nExampl
     /// Write the command's page, man pages or shell completions
     #[command(hide = true)]
     Documents(DocumentsArguments),
+    /// Keep the memory of a region; started by `region create`
+    #[command(hide = true)]
+    Keeper(KeeperArguments),
 }
 
 /// Commands on whole regions.
@@ -161,7 +164,7 @@ pub struct NewRegionArguments {
     /// Memory to reserve
     #[arg(long, value_name = "SIZE", value_parser = size::parse_argument, allow_hyphen_values = true, help = size_help())]
     pub size: Option<u64>,
-    /// What the memory lies in: auto, tmpfs (root, huge pages), shm (everybody) or hugetlbfs (root, pages set aside)
+    /// What the memory lies in: auto, tmpfs (root, huge pages), shm (everybody), keeper (everybody, huge pages while a process keeps it) or hugetlbfs (root, pages set aside)
     #[arg(long, value_name = "CARRIER", default_value = "auto", value_parser = carrier_parser)]
     pub carrier: CarrierChoice,
 }
@@ -361,6 +364,20 @@ pub struct DocumentsArguments {
     pub completions: Option<clap_complete::Shell>,
 }
 
+/// `keeper`.
+#[derive(Args, Debug)]
+pub struct KeeperArguments {
+    /// Directory of the region
+    #[arg(long, value_name = "DIR")]
+    pub region: PathBuf,
+    /// Bytes to reserve
+    #[arg(long, value_name = "BYTES")]
+    pub size: u64,
+    /// Do the work; without it, start a process that does and end
+    #[arg(long)]
+    pub stay: bool,
+}
+
 /// Which carrier a new region gets.
 #[derive(Clone, Copy)]
 pub enum CarrierChoice {
@@ -368,6 +385,8 @@ pub enum CarrierChoice {
     Auto,
     /// This one or none.
     Only(&'static dyn carrier::Carrier),
+    /// Carrier `keeper`, which needs a process of its own.
+    Keeper,
 }
 
 impl std::fmt::Debug for CarrierChoice {
@@ -375,6 +394,7 @@ impl std::fmt::Debug for CarrierChoice {
         match self {
             CarrierChoice::Auto => out.write_str("auto"),
             CarrierChoice::Only(carrier) => out.write_str(carrier.name()),
+            CarrierChoice::Keeper => out.write_str("keeper"),
         }
     }
 }
@@ -387,9 +407,12 @@ fn carrier_parser(text: &str) -> Result<CarrierChoice, String> {
     if text == "auto" {
         return Ok(CarrierChoice::Auto);
     }
+    if text == "keeper" {
+        return Ok(CarrierChoice::Keeper);
+    }
     carrier::by_name(text.as_bytes()).map(CarrierChoice::Only).ok_or_else(|| {
         let names: Vec<&str> = carrier::CARRIERS.iter().map(|carrier| carrier.name()).collect();
-        format!("unknown carrier; take auto, {}", names.join(", "))
+        format!("unknown carrier; take auto, {}, keeper", names.join(", "))
     })
 }
 

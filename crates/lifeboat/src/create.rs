@@ -13,6 +13,7 @@ use lifeboat_region::{FormatOptions, Region};
 
 use crate::arguments::{CarrierChoice, NewRegionArguments};
 use crate::failure::{Failure, io_reason, reason};
+use crate::keeper::{self, Refused, Starting};
 use crate::output::{say, size};
 use crate::size as sizes;
 
@@ -89,10 +90,8 @@ fn clear_half_made(place: &Place, name: &RegionName) -> Result<(), Failure> {
 }
 
 fn fill(directory: &RegionDirectory, size: u64, choice: CarrierChoice) -> Result<Made, Failure> {
-    let created = reserve(directory, size, choice).map_err(|error| match error {
-        CreateError::Place(error) => error.into(),
-        error => Failure::operation(error),
-    })?;
+    // Kept until the region is published: a keeper whose starter is gone by then gives up.
+    let (created, _keeper) = reserve(directory, size, choice)?;
     directory.make_images()?;
     if let Tags::Plain(errno) = directory.make_tags()?
         && rustix::process::geteuid().is_root()
@@ -109,24 +108,66 @@ fn fill(directory: &RegionDirectory, size: u64, choice: CarrierChoice) -> Result
     Ok(Made { size, carrier, pages })
 }
 
-fn reserve(directory: &RegionDirectory, size: u64, choice: CarrierChoice) -> Result<Created, CreateError> {
+fn reserve(
+    directory: &RegionDirectory,
+    size: u64,
+    choice: CarrierChoice,
+) -> Result<(Created, Option<Starting>), Failure> {
     let _victim = PreferredVictim::volunteer();
     let progress = progress_bar(size);
     let mut report = |done, _| progress.set_position(done);
     let created = match choice {
-        CarrierChoice::Only(carrier) => carrier.create(directory, size, &mut report),
-        CarrierChoice::Auto => carrier::create_best(directory, size, &mut report).map(|(created, fell_back)| {
-            if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
-                let used = created.carrier;
-                progress.suspend(|| {
-                    say(format_args!("no permission to mount a {carrier} ({}): using carrier {used}", reason(errno)));
-                });
-            }
-            created
-        }),
+        CarrierChoice::Only(carrier) => own(carrier.create(directory, size, &mut report)),
+        CarrierChoice::Keeper => start(directory, size, &mut report),
+        CarrierChoice::Auto if rustix::process::geteuid().is_root() => {
+            own(carrier::create_best(directory, size, &mut report).map(|(created, fell_back)| {
+                if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
+                    let (used, why) = (created.carrier, reason(errno));
+                    progress.suspend(|| {
+                        say(format_args!("no permission to mount a {carrier} ({why}): using carrier {used}"));
+                    });
+                }
+                created
+            }))
+        }
+        CarrierChoice::Auto => best_without_root(directory, size, &mut report),
     };
     progress.finish_and_clear();
     created
+}
+
+/// What this process reserved itself.
+fn own(created: Result<Created, CreateError>) -> Result<(Created, Option<Starting>), Failure> {
+    match created {
+        Ok(created) => Ok((created, None)),
+        Err(CreateError::Place(error)) => Err(error.into()),
+        Err(error) => Err(Failure::operation(error)),
+    }
+}
+
+fn start(
+    directory: &RegionDirectory,
+    size: u64,
+    report: &mut dyn FnMut(u64, u64),
+) -> Result<(Created, Option<Starting>), Failure> {
+    keeper::start(directory, size, report).map(|(created, starting)| (created, Some(starting))).map_err(Refused::line)
+}
+
+/// Files on /dev/shm where they get huge pages, else a keeper, else /dev/shm all the same.
+fn best_without_root(
+    directory: &RegionDirectory,
+    size: u64,
+    report: &mut dyn FnMut(u64, u64),
+) -> Result<(Created, Option<Starting>), Failure> {
+    // A probe that fails tells nothing about the carrier itself, which has better words for it.
+    if !carrier::collapses_pages(directory).unwrap_or(true) {
+        match keeper::start(directory, size, report) {
+            Ok((created, starting)) => return Ok((created, Some(starting))),
+            Err(Refused::Namespaces(_)) => keeper::clear(directory)?,
+            Err(refused) => return Err(refused.line()),
+        }
+    }
+    own(carrier::Shm.create(directory, size, report))
 }
 
 fn tell_about_pages(created: &Created) {
@@ -177,14 +218,15 @@ fn progress_bar(total: u64) -> ProgressBar {
 }
 
 /// While memory is reserved this process is the first that the kernel kills if memory runs out after all: not the job.
-struct PreferredVictim {
+pub struct PreferredVictim {
     before: Option<String>,
 }
 
 impl PreferredVictim {
     const FILE: &str = "/proc/self/oom_score_adj";
 
-    fn volunteer() -> PreferredVictim {
+    /// Until the result is dropped.
+    pub fn volunteer() -> PreferredVictim {
         let before = std::fs::read_to_string(Self::FILE).ok();
         let _ = std::fs::write(Self::FILE, "1000");
         PreferredVictim { before }

@@ -1,7 +1,7 @@
 //! `lifeboat`: regions of memory with files in them, from the shell.
 //!
 //! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
-//! files), and what they share: [`create`], [`target`] (which region is meant), [`mount`] (the prefix), [`size`],
+//! files), and what they share: [`create`], [`keeper`] (the process that holds a region's memory), [`target`] (which region is meant), [`mount`] (the prefix), [`size`],
 //! [`output`], [`failure`] (one line and an exit code).
 
 mod arguments;
@@ -11,6 +11,7 @@ mod exec;
 mod failure;
 mod files;
 mod identity;
+mod keeper;
 mod mount;
 mod output;
 mod program;
@@ -50,5 +51,6 @@ fn run() -> Result<(), Failure> {
         Command::Verify(arguments) => files::verify(arguments),
         Command::Seal(arguments) => files::seal(arguments),
         Command::Documents(arguments) => documents::run(arguments),
+        Command::Keeper(arguments) => keeper::run(arguments),
     }
 }

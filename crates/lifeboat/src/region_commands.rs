@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use lifeboat_fs::{CheckSummary, FileSystem, Finding};
 use lifeboat_region::carrier;
+use lifeboat_region::carrier::keeper::KeeperNote;
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
 use lifeboat_region::{MustFence, Region};
@@ -16,9 +17,10 @@ use crate::arguments::{
 };
 use crate::create::create;
 use crate::failure::{Failure, reason};
+use crate::keeper;
 use crate::output::{json, out, say, size, table, time};
 use crate::target::{attach, base, region_directory};
-use crate::users::is_mapped_by_others;
+use crate::users::{is_inode_mapped_by_others, is_mapped_by_others};
 
 /// Runs one of the commands.
 pub fn run(command: &RegionCommand) -> Result<(), Failure> {
@@ -211,6 +213,8 @@ struct RegionReport {
     size: u64,
     carrier: &'static str,
     survives: &'static str,
+    /// The process that keeps the memory, where the carrier needs one.
+    keeper: Option<u32>,
     huge_bytes: Option<u64>,
     identity: String,
     uid: u32,
@@ -243,6 +247,7 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
         ("size", size(report.size)),
         ("carrier", report.carrier.into()),
         ("survives", report.survives.into()),
+        ("keeper", report.keeper.map_or("none needed".into(), |pid| format!("process {pid}, alive"))),
         ("huge pages", huge),
         ("identity", report.identity),
         ("owner", report.uid.to_string()),
@@ -286,6 +291,7 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
         size,
         carrier: carrier.name(),
         survives: carrier.survives().as_str(),
+        keeper: keeper::alive(directory),
         huge_bytes,
         identity: format!("{identity:016x}"),
         uid,
@@ -403,8 +409,10 @@ fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
 
 /// Whether a living process has the region: by its memory maps, and by the slots for processes that cannot be seen.
 fn is_in_use(directory: &RegionDirectory) -> bool {
-    let memory = std::ffi::OsStr::from_bytes(directory.path().as_bytes()).to_os_string();
-    if is_mapped_by_others(&std::path::Path::new(&memory).join("memory/region")) {
+    let memory = std::path::Path::new(std::ffi::OsStr::from_bytes(directory.path().as_bytes())).join("memory/region");
+    // A file that only a keeper can reach is known by what the keeper wrote down, also when it has died since.
+    let kept = KeeperNote::read(directory).and_then(|note| note.file);
+    if is_mapped_by_others(&memory) || kept.is_some_and(|(device, inode)| is_inode_mapped_by_others(device, inode)) {
         return true;
     }
     // A damaged region has no slots to ask.

@@ -6,7 +6,12 @@ use std::path::Path;
 /// Whether another process maps `file`, by what this user may see of /proc.
 pub fn is_mapped_by_others(file: &Path) -> bool {
     let Ok(metadata) = file.symlink_metadata() else { return false };
-    let wanted = (device_text(metadata.dev()), metadata.ino().to_string());
+    is_inode_mapped_by_others(metadata.dev(), metadata.ino())
+}
+
+/// The same for a file that has no path here.
+pub fn is_inode_mapped_by_others(device: u64, inode: u64) -> bool {
+    let wanted = (device_text(device), inode.to_string());
     let Ok(processes) = std::fs::read_dir("/proc") else { return false };
     let own = std::process::id().to_string();
     processes.flatten().any(|process| {

@@ -128,7 +128,7 @@ pub fn read(environment: *const *const c_char) -> Found {
     // A mount without a region is kept: every path below it is then refused.
     if !complete || mount().first() != Some(&b'/') || trimmed == 0 {
         message::say(format_args!(
-            "LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: start the program with 'lifeboat exec'"
+            "LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: use 'lifeboat exec'"
         ));
         return Found::Nothing;
     }

@@ -115,7 +115,8 @@ fn call_handler(function: usize, flags: c_int, signal: c_int, info: *mut libc::s
     }
 }
 
-/// Gives the signal back to the kernel; the faulting instruction runs again and the process ends as it would without us.
+/// Gives the signal back to the kernel; the faulting instruction runs again and the process ends as it would without
+/// us.
 fn die_as_by_default(signal: c_int, sent_by_process: bool) {
     libc_sigaction()(signal, &default_action(), core::ptr::null_mut());
     if sent_by_process {

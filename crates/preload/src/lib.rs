@@ -1,4 +1,5 @@
-//! The interception library: libc's file calls, answered from a Lifeboat region when they concern files below the mount.
+//! The interception library: libc's file calls, answered from a Lifeboat region where they concern files below the
+//! mount.
 //!
 //! How a call travels. The dynamic linker binds a program's `open`, `read`, `rename`... to the functions in [`hooks`].
 //! A hook asks one question. For a path: does it lie below the mount ([`path`])? For a descriptor: is it one of ours
@@ -14,8 +15,8 @@
 //! stdio stays libc's own: its `FILE` works on the placeholder, and the five input and output slots of its jump tables
 //! lead here first ([`streams`]).
 //!
-//! Nothing here allocates, unwinds or uses `std`, and nothing calls a libc function that is itself hooked: the hooks run
-//! inside signal handlers, between `vfork` and `exec`, and before the constructors of other libraries.
+//! Nothing here allocates, unwinds or uses `std`, and nothing calls a libc function that is itself hooked: the hooks
+//! run inside signal handlers, between `vfork` and `exec`, and before the constructors of other libraries.
 #![no_std]
 
 // First: its macros are used by all others.
@@ -34,6 +35,7 @@ mod mappings;
 mod message;
 mod opening;
 mod path;
+mod programs;
 mod signals;
 mod state;
 mod streams;

@@ -4,7 +4,7 @@
 use crate::{descriptors, environment, faults, identity, mappings, message, signals, streams, tags};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, Result};
 use lifeboat_region::Region;
 
@@ -116,8 +116,19 @@ pub fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
+/// Whether this process ever had a child that borrows its memory; before that there is nothing to ask the kernel.
+static LENT: AtomicBool = AtomicBool::new(false);
+
+/// A child that borrows our memory is about to be made.
+pub fn lend_memory() {
+    LENT.store(true, Ordering::SeqCst);
+}
+
 /// Whether this is a child that borrows the memory of its parent: it must change nothing in it.
 pub fn borrows_memory() -> bool {
+    if !LENT.load(Ordering::Relaxed) {
+        return false;
+    }
     let owner = owner().load(Ordering::Relaxed);
     attached() && owner != 0 && owner != own_pid()
 }

@@ -119,8 +119,11 @@ pub fn descriptor_of(stream: *mut libc::FILE) -> c_int {
 
 macro_rules! before {
     ($index:literal, fn($($kind:ty),*) -> $answer:ty) => {
-        // SAFETY: the function that was in this slot has this signature, by its name.
-        unsafe { core::mem::transmute::<usize, extern "C" fn($($kind),*) -> $answer>(BEFORE[$index].load(Ordering::Relaxed)) }
+        {
+            let address = BEFORE[$index].load(Ordering::Relaxed);
+            // SAFETY: the function that was in this slot has this signature, by its name.
+            unsafe { core::mem::transmute::<usize, extern "C" fn($($kind),*) -> $answer>(address) }
+        }
     };
 }
 

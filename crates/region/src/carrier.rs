@@ -8,10 +8,12 @@
 //! | `tmpfs` | a tmpfs of its own, `huge=always` | permission to mount | 2 MiB |
 //! | `shm` | a file on /dev/shm | nothing | 2 MiB where the kernel collapses them, else 4 KiB |
 //! | `hugetlbfs` | a hugetlbfs of its own | permission to mount, free huge pages | 2 MiB |
+//! | `keeper` | a tmpfs, `huge=always`, in namespaces of a keeper process | user namespaces | 2 MiB |
 //! | `memfd` | anonymous, for tests inside one process | nothing | as `shm` |
 
 mod error;
 mod hugetlbfs;
+pub mod keeper;
 mod memfd;
 mod pages;
 mod populate;
@@ -19,13 +21,15 @@ mod shm;
 mod tmpfs;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use self::keeper::KeeperError;
 use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, refusal};
 
 pub use error::{CreateError, OpenError};
 pub use hugetlbfs::Hugetlbfs;
+pub use keeper::Keeper;
 pub use memfd::Memfd;
 pub use pages::{PageReport, examine_pages};
 pub use shm::Shm;
@@ -40,6 +44,8 @@ pub enum Survives {
     /// Every process that uses it and the job step; not the end of the allocation if the site clears /dev/shm then, and
     /// not a reboot.
     JobStep,
+    /// As [`Survives::JobStep`], as long as its keeper process lives.
+    WhileKept,
     /// Nothing: it ends with the last process that has it open.
     Nothing,
 }
@@ -49,6 +55,7 @@ impl Survives {
     pub const fn as_str(self) -> &'static str {
         match self {
             Survives::JobStep => "process, job step",
+            Survives::WhileKept => "process, job step while its keeper lives",
             Survives::Nothing => "nothing",
         }
     }
@@ -91,12 +98,21 @@ pub trait Carrier: Sync {
     }
 }
 
-/// The carriers that a region can be created on, by name.
+/// The carriers that a region can be created on by any process. [`Keeper`] needs a process of its own.
 pub const CARRIERS: [&dyn Carrier; 3] = [&Tmpfs, &Shm, &Hugetlbfs];
 
 /// The carrier called `name`.
 pub fn by_name(name: &[u8]) -> Option<&'static dyn Carrier> {
-    CARRIERS.into_iter().find(|carrier| carrier.name().as_bytes() == name)
+    CARRIERS.into_iter().chain([&Keeper as &dyn Carrier]).find(|carrier| carrier.name().as_bytes() == name)
+}
+
+/// Whether this machine gives files on /dev/shm 2 MiB pages, tried with one below `memory/`.
+pub fn collapses_pages(region: &RegionDirectory) -> Result<bool, CreateError> {
+    let probed = Shm.create(region, SIZE_STEP, &mut |_, _| {})?;
+    let memory = region.open_memory()?;
+    rustix::fs::unlinkat(&memory, c"region.new", AtFlags::empty())
+        .map_err(|errno| CreateError::Failed { doing: "delete", path: ShownPath::of(&new_path(region)), errno })?;
+    Ok(probed.pages.page_size() == SIZE_STEP)
 }
 
 /// Creates on the best carrier that the caller may use: `tmpfs` for root, else `shm`.
@@ -121,7 +137,7 @@ pub fn create_best(
 pub fn identify(region: &RegionDirectory) -> Result<&'static dyn Carrier, PlaceError> {
     const HUGETLBFS_MAGIC: u32 = 0x9584_58f6;
     if !region.is_mounted(c"memory")? {
-        return Ok(&Shm);
+        return Ok(if keeper::is_kept(region) { &Keeper } else { &Shm });
     }
     let memory = region.open_memory()?;
     let kind = rustix::fs::fstatfs(&memory)
@@ -132,7 +148,7 @@ pub fn identify(region: &RegionDirectory) -> Result<&'static dyn Carrier, PlaceE
 
 /// Opens the memory of a published region whatever its carrier is, for reading and writing.
 ///
-/// Refuses what is not a regular file of the caller's with one name and closed to all others.
+/// Asks its keeper for it where there is one. Refuses what is not a regular file of the caller's with one name and closed to all others.
 pub fn open(region: &RegionDirectory) -> Result<OwnedFd, OpenError> {
     open_checked(region, c"region")
 }
@@ -149,17 +165,37 @@ fn open_checked(region: &RegionDirectory, name: &core::ffi::CStr) -> Result<Owne
     let mut path = region.path().joined(b"memory");
     path = path.joined(name.to_bytes());
     let shown = ShownPath::of(&path);
-    let memory = region.open_memory()?;
+    let memory = match region.open_memory() {
+        Ok(memory) => memory,
+        Err(error) => return receive_checked(region).unwrap_or(Err(error.into())),
+    };
     // NONBLOCK: a planted FIFO must not hang the open.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(&memory, name, flags, Mode::empty()) {
         Ok(file) => file,
-        Err(Errno::NOENT) => return Err(OpenError::Missing { path: ShownPath::of(region.path()) }),
+        Err(Errno::NOENT) => {
+            let missing = OpenError::Missing { path: ShownPath::of(region.path()) };
+            return receive_checked(region).unwrap_or(Err(missing));
+        }
         Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
             return Err(OpenError::Refused { path: shown, why: Refusal::NotAFile });
         }
         Err(errno) => return Err(OpenError::Failed { doing: "open", path: shown, errno }),
     };
+    check(file, shown)
+}
+
+/// The file that the region's keeper hands out; `None` when the region has no keeper.
+fn receive_checked(region: &RegionDirectory) -> Option<Result<OwnedFd, OpenError>> {
+    match keeper::receive_file(region.directory()) {
+        Ok(file) => Some(check(file, ShownPath::of(&region.path().joined(b"memory/region")))),
+        Err(KeeperError::None) => None,
+        Err(why) => Some(Err(OpenError::Keeper { path: ShownPath::of(region.path()), why })),
+    }
+}
+
+/// Refuses what is not a regular file of the caller's with one name and closed to all others.
+fn check(file: OwnedFd, shown: ShownPath) -> Result<OwnedFd, OpenError> {
     let stat = rustix::fs::fstat(&file).map_err(|errno| OpenError::Failed { doing: "examine", path: shown, errno })?;
     let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         Some(Refusal::NotAFile)

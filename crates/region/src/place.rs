@@ -4,6 +4,7 @@
 //! /dev/shm/lifeboat-UID/     0700, checked for owner and mode at every use
 //!   NAME/                    made with mkdir: its existence is the claim of the name
 //!     memory/region          the carrier's file; named region.new until it is initialised
+//!     keeper, keeper.sock    of a region whose memory a keeper process holds: who it is, and where it answers
 //!     tags/                  placeholders of open files
 //!     images/                one lock file per process image
 //!     covers                 mount prefixes that `lifeboat exec` covered
@@ -79,33 +80,47 @@ pub enum Standing {
     NotVisible,
 }
 
-/// The user's base directory, opened and checked.
+/// The user's base directory. It is opened and checked anew at every use: the removal of its last region takes it away,
+/// and the next creation brings it back.
 #[derive(Debug)]
 pub struct Place {
-    directory: OwnedFd,
     path: PathText,
 }
 
 impl Place {
-    /// Opens the base directory.
+    /// Finds the base directory.
     ///
     /// Errors: [`PlaceError::Missing`] when nobody made it yet, [`PlaceError::Refused`] when it is not a directory of
     /// the caller that is closed to all others.
     pub fn open(base: Base<'_>) -> Result<Place, PlaceError> {
         let path = base_path(base)?;
-        let directory = open_private_directory(CWD, path.as_c_str(), &path)?;
-        Ok(Place { directory, path })
+        let place = Place { path };
+        place.directory().map(|_| place)
     }
 
-    /// Opens the base directory and makes it first if nobody did.
+    /// Finds the base directory and makes it first if nobody did.
     pub fn open_or_create(base: Base<'_>) -> Result<Place, PlaceError> {
-        let path = base_path(base)?;
-        match rustix::fs::mkdir(path.as_c_str(), Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make the directory", &path, errno)),
+        let place = Place { path: base_path(base)? };
+        // Between the two steps the removal of the last region in it may take it away again.
+        loop {
+            place.make()?;
+            match place.directory() {
+                Ok(_) => return Ok(place),
+                Err(PlaceError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let directory = open_private_directory(CWD, path.as_c_str(), &path)?;
-        Ok(Place { directory, path })
+    }
+
+    fn make(&self) -> Result<(), PlaceError> {
+        match rustix::fs::mkdir(self.path.as_c_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(failed("make the directory", &self.path, errno)),
+        }
+    }
+
+    fn directory(&self) -> Result<OwnedFd, PlaceError> {
+        open_private_directory(CWD, self.path.as_c_str(), &self.path)
     }
 
     /// The absolute path of the base directory.
@@ -120,7 +135,7 @@ impl Place {
 
     /// Opens the directory of the region `name`.
     pub fn open_region(&self, name: &RegionName) -> Result<RegionDirectory, PlaceError> {
-        RegionDirectory::open_in(self.directory.as_fd(), name, self.region_path(name))
+        RegionDirectory::open_in(self.directory()?.as_fd(), name, self.region_path(name))
     }
 
     /// Claims `name` by making its directory.
@@ -129,9 +144,15 @@ impl Place {
     /// Errors: [`PlaceError::Exists`] when the name is taken.
     pub fn create_region(&self, name: &RegionName) -> Result<RegionDirectory, PlaceError> {
         let path = self.region_path(name);
-        // Nobody may look at the new directory before its claim is visible.
-        let _short = self.lock()?;
-        match rustix::fs::mkdirat(&self.directory, name.as_c_str(), Mode::RWXU) {
+        // Nobody may look at the new directory before its claim is visible, nor take the base directory away.
+        let short = loop {
+            self.make()?;
+            match self.lock() {
+                Err(PlaceError::Missing { .. }) => {}
+                locked => break locked?,
+            }
+        };
+        match rustix::fs::mkdirat(&short.directory, name.as_c_str(), Mode::RWXU) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(PlaceError::Exists { path: ShownPath::of(&path) }),
             Err(errno) => return Err(failed("make the directory", &path, errno)),
@@ -143,9 +164,9 @@ impl Place {
 
     /// Says what is found under `name` without changing anything.
     pub fn standing(&self, name: &RegionName) -> Result<Standing, PlaceError> {
-        let _short = self.lock()?;
-        let region = match self.open_region(name) {
-            Ok(region) => region,
+        let found = self.lock().and_then(|short| Ok((self.open_region(name)?, short)));
+        let (region, _short) = match found {
+            Ok(found) => found,
             Err(PlaceError::Missing { .. }) => return Ok(Standing::Absent),
             Err(error) => return Err(error),
         };
@@ -164,12 +185,16 @@ impl Place {
     ///
     /// Entries that cannot be regions (wrong name, not a directory) are passed over.
     pub fn list(&self, each: &mut dyn FnMut(&RegionName) -> bool) -> Result<(), PlaceError> {
-        let listing = open_private_directory(self.directory.as_fd(), c".", &self.path)?;
+        let listing = match self.directory() {
+            // Taken away with its last region.
+            Err(PlaceError::Missing { .. }) => return Ok(()),
+            listing => listing?,
+        };
         for_each_entry(&listing, &self.path, &mut |name, _| {
             let Ok(name) = RegionName::new(name.to_bytes()) else {
                 return Ok(true);
             };
-            let is_directory = rustix::fs::statat(&self.directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)
+            let is_directory = rustix::fs::statat(&listing, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
             Ok(!is_directory || each(&name))
         })
@@ -177,10 +202,15 @@ impl Place {
 
     /// Excludes other processes from the short critical sections on this base directory.
     fn lock(&self) -> Result<PlaceLock, PlaceError> {
-        let directory = open_private_directory(self.directory.as_fd(), c".", &self.path)?;
+        let mut directory = self.directory()?;
         for _ in 0..LOCK_STEPS {
             match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(PlaceLock { _directory: directory }),
+                Ok(()) if self.is_at_its_path(&directory)? => return Ok(PlaceLock { directory }),
+                // Taken away while its lock was waited for.
+                Ok(()) => {
+                    directory = self.directory()?;
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(errno) => return Err(failed("lock", &self.path, errno)),
             }
@@ -188,11 +218,31 @@ impl Place {
         }
         Err(PlaceError::Busy { path: ShownPath::of(&self.path) })
     }
+
+    fn is_at_its_path(&self, directory: &OwnedFd) -> Result<bool, PlaceError> {
+        let opened = rustix::fs::fstat(directory).map_err(|errno| failed("examine", &self.path, errno))?;
+        match rustix::fs::lstat(self.path.as_c_str()) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("examine", &self.path, errno)),
+        }
+    }
+
+    /// Takes the standard base directory away if no region is left in it; one that the user has chosen stays.
+    fn remove_if_empty(&self) {
+        if base_path(Base::Standard).is_ok_and(|standard| standard.as_bytes() == self.path.as_bytes()) {
+            // Under the lock nobody creates a region. Not empty, or gone: nothing to do.
+            if let Ok(_short) = self.lock() {
+                let _ = rustix::fs::rmdir(self.path.as_c_str());
+            }
+        }
+    }
 }
 
 /// Released when dropped, or when its process dies.
 struct PlaceLock {
-    _directory: OwnedFd,
+    /// The base directory, which stays while this is held.
+    directory: OwnedFd,
 }
 
 fn base_path(base: Base<'_>) -> Result<PathText, PlaceError> {

@@ -94,6 +94,19 @@ fn parse_hexadecimal(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0u64, |value, &byte| Some(value.checked_mul(16)? + (byte as char).to_digit(16)? as u64))
 }
 
+/// Whether this thread's effective or supplementary groups have `group`.
+pub fn is_in_group(group: u32) -> bool {
+    if rustix::process::getegid().as_raw() == group {
+        return true;
+    }
+    let mut text = [0; 4096];
+    let Ok(have) = read_small(b"/proc/thread-self/status", &mut text) else { return false };
+    let groups = text[..have].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Groups:"));
+    groups.is_some_and(|line| {
+        line.split(|byte| byte.is_ascii_whitespace()).any(|field| parse_decimal(field) == Some(group as u64))
+    })
+}
+
 /// Which pid namespace this process is in (inode number of its namespace file).
 pub fn pid_namespace() -> Result<u64> {
     Ok(rustix::fs::stat(c"/proc/self/ns/pid")?.st_ino)

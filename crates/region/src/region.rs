@@ -1,5 +1,6 @@
 //! The region as one value: the mapping, its tables, and this process's private notes about it.
 
+use crate::carrier::keeper::{self, KeeperError};
 use crate::commit::{Volatile, commit, commit_exchange};
 use crate::layout::{CHUNK, Geometry, IMAGE, LANE, SUPERBLOCK};
 use crate::mapping::Mapping;
@@ -55,6 +56,8 @@ pub enum AttachError {
     Superblock(SuperblockError),
     /// The kernel refused the mapping (address space limit, memory).
     Map(Errno),
+    /// The region's keeper handed out no descriptor of its file.
+    Keeper(KeeperError),
     /// A file under `/proc` that proof of death needs is missing.
     Proc(Errno),
 }
@@ -73,6 +76,7 @@ impl fmt::Display for AttachError {
             }
             Self::Superblock(error) => write!(f, "the region's superblock is refused: {error}"),
             Self::Map(error) => write!(f, "cannot map the region: {error}; is the address space limited (ulimit -v)?"),
+            Self::Keeper(error) => error.fmt(f),
             Self::Proc(error) => write!(f, "cannot read /proc: {error}; mount it"),
         }
     }
@@ -233,7 +237,13 @@ impl Region {
             return Err(AttachError::NotOurs);
         }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, c"memory/region", flags, Mode::empty()).map_err(AttachError::Open)?;
+        let file = match rustix::fs::openat(&directory, c"memory/region", flags, Mode::empty()) {
+            Err(Errno::NOENT) => keeper::receive_file(directory.as_fd()).map_err(|why| match why {
+                KeeperError::None => AttachError::Open(Errno::NOENT),
+                why => AttachError::Keeper(why),
+            }),
+            file => file.map_err(AttachError::Open),
+        }?;
         Region::attach_file(out_of_the_way(directory), out_of_the_way(file))
     }
 

@@ -8,6 +8,7 @@
 //! | [`residue`] | the proof that a test left nothing behind |
 //! | [`scratch`] | directories and regions that go away with the test |
 //! | [`command`] | the `lifeboat` command as users run it |
+//! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`cgroup`] | small memory limits |
 //! | [`random`] | numbers that a seed repeats |
@@ -23,3 +24,4 @@ pub mod report;
 pub mod residue;
 pub mod scratch;
 pub mod volume;
+pub mod workers;

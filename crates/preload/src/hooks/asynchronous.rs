@@ -55,7 +55,9 @@ hooks! {
     fn aio_read(request: *mut Request) -> c_int, also aio_read64 {
         match descriptor_of(request) {
             None => next(request),
-            Some(file) => complete(request, |request| read_one(file, request.buffer, request.length, position(request)?)),
+            Some(file) => {
+                complete(request, |request| read_one(file, request.buffer, request.length, position(request)?))
+            }
         }
     }
 

@@ -94,11 +94,23 @@ fn set_times_open(file: OpenFile, times: Result<Times>) -> c_int {
 
 hooks! {
     fn access(name: *const c_char, mode: c_int) -> c_int {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, mode), |file_system, who, inode| may(file_system, who, inode, mode, false))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, mode),
+            |file_system, who, inode| may(file_system, who, inode, mode, false),
+        )
     }
 
     fn eaccess(name: *const c_char, mode: c_int) -> c_int, also euidaccess {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, mode), |file_system, who, inode| may(file_system, who, inode, mode, true))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, mode),
+            |file_system, who, inode| may(file_system, who, inode, mode, true),
+        )
     }
 
     fn faccessat(directory: c_int, name: *const c_char, mode: c_int, flags: c_int) -> c_int {
@@ -106,15 +118,33 @@ hooks! {
         if let Some(file) = super::stat::meant_by_empty_path(directory, name, flags) {
             return on_open(file, |file_system, who, inode| may(file_system, who, inode, mode, effective));
         }
-        path::on_inode(directory, name, last_link(flags), |directory, name| next(directory, name, mode, flags), |file_system, who, inode| may(file_system, who, inode, mode, effective))
+        path::on_inode(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, mode, flags),
+            |file_system, who, inode| may(file_system, who, inode, mode, effective),
+        )
     }
 
     fn chmod(name: *const c_char, mode: mode_t) -> c_int {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, mode), |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, mode),
+            |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777),
+        )
     }
 
     fn lchmod(name: *const c_char, mode: mode_t) -> c_int {
-        path::on_inode(HERE, name, LastLink::Keep, |_, name| next(name, mode), |file_system, who, inode| change_mode_unless_link(file_system, who, inode, mode))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Keep,
+            |_, name| next(name, mode),
+            |file_system, who, inode| change_mode_unless_link(file_system, who, inode, mode),
+        )
     }
 
     fn fchmod(descriptor: c_int, mode: mode_t) -> c_int {
@@ -125,21 +155,41 @@ hooks! {
     }
 
     fn fchmodat(directory: c_int, name: *const c_char, mode: mode_t, flags: c_int) -> c_int {
-        path::on_inode(directory, name, last_link(flags), |directory, name| next(directory, name, mode, flags), |file_system, who, inode| change_mode_unless_link(file_system, who, inode, mode))
+        path::on_inode(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, mode, flags),
+            |file_system, who, inode| change_mode_unless_link(file_system, who, inode, mode),
+        )
     }
 
     fn chown(name: *const c_char, uid: uid_t, gid: gid_t) -> c_int {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, uid, gid), |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, uid, gid),
+            |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)),
+        )
     }
 
     fn lchown(name: *const c_char, uid: uid_t, gid: gid_t) -> c_int {
-        path::on_inode(HERE, name, LastLink::Keep, |_, name| next(name, uid, gid), |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Keep,
+            |_, name| next(name, uid, gid),
+            |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)),
+        )
     }
 
     fn fchown(descriptor: c_int, uid: uid_t, gid: gid_t) -> c_int {
         match descriptors::find(descriptor) {
             None => next(descriptor, uid, gid),
-            Some(file) => on_open(file, |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid))),
+            Some(file) => {
+                on_open(file, |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)))
+            }
         }
     }
 
@@ -147,7 +197,13 @@ hooks! {
         if let Some(file) = super::stat::meant_by_empty_path(directory, name, flags) {
             return on_open(file, |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)));
         }
-        path::on_inode(directory, name, last_link(flags), |directory, name| next(directory, name, uid, gid, flags), |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)))
+        path::on_inode(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, uid, gid, flags),
+            |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)),
+        )
     }
 
     fn utime(name: *const c_char, times: *const libc::utimbuf) -> c_int {
@@ -170,10 +226,18 @@ hooks! {
     }
 
     fn futimesat(directory: c_int, name: *const c_char, times: *const timeval) -> c_int {
-        if name.is_null() && let Some(file) = descriptors::find(directory) {
+        if name.is_null()
+            && let Some(file) = descriptors::find(directory)
+        {
             return set_times_open(file, times_of_values(times));
         }
-        set_times(directory, name, LastLink::Follow, |directory, name| next(directory, name, times), || times_of_values(times))
+        set_times(
+            directory,
+            name,
+            LastLink::Follow,
+            |directory, name| next(directory, name, times),
+            || times_of_values(times),
+        )
     }
 
     fn utimensat(directory: c_int, name: *const c_char, times: *const timespec, flags: c_int) -> c_int {
@@ -182,7 +246,13 @@ hooks! {
         if let Some(file) = open {
             return set_times_open(file, times_of_specs(times));
         }
-        set_times(directory, name, last_link(flags), |directory, name| next(directory, name, times, flags), || times_of_specs(times))
+        set_times(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, times, flags),
+            || times_of_specs(times),
+        )
     }
 
     fn futimens(descriptor: c_int, times: *const timespec) -> c_int {
@@ -190,6 +260,19 @@ hooks! {
             None => next(descriptor, times),
             Some(file) => set_times_open(file, times_of_specs(times)),
         }
+    }
+}
+
+hooks! {
+    fn inotify_add_watch(instance: c_int, name: *const c_char, mask: u32) -> c_int {
+        // "No room for another watch" makes programs look from time to time instead.
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(instance, name, mask),
+            |_, _, _| Err::<(), _>(Errno::NOSPC),
+        )
     }
 }
 

@@ -144,7 +144,14 @@ hooks! {
         give(send(to, from, offset, count))
     }
 
-    fn copy_file_range(input: c_int, from: *mut off_t, output: c_int, to: *mut off_t, count: size_t, flags: c_uint) -> isize {
+    fn copy_file_range(
+        input: c_int,
+        from: *mut off_t,
+        output: c_int,
+        to: *mut off_t,
+        count: size_t,
+        flags: c_uint,
+    ) -> isize {
         let (source, target) = (Side::new(input), Side::new(output));
         if source.file.is_none() && target.file.is_none() {
             return next(input, from, output, to, count, flags);

@@ -221,7 +221,13 @@ hooks! {
         scan(libc::AT_FDCWD, name, list, filter, compare, |_, name| next(name, list, filter, compare))
     }
 
-    fn scandirat(directory: c_int, name: *const c_char, list: *mut *mut *mut dirent64, filter: Filter, compare: Compare) -> c_int, also scandirat64 {
+    fn scandirat(
+        directory: c_int,
+        name: *const c_char,
+        list: *mut *mut *mut dirent64,
+        filter: Filter,
+        compare: Compare,
+    ) -> c_int, also scandirat64 {
         if path::surely_foreign(directory, name) {
             return next(directory, name, list, filter, compare);
         }

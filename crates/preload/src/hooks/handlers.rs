@@ -37,7 +37,10 @@ fn set_handler(signal: c_int, handler: sighandler_t, flags: c_int) -> sighandler
 
 hooks! {
     fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int, also __sigaction {
-        if state::configured() && !new.is_null() && let Ok(new) = user::get(new) {
+        if state::configured()
+            && !new.is_null()
+            && let Ok(new) = user::get(new)
+        {
             signals::note_handler(signal, new.sa_sigaction);
         }
         if !faults::owns(signal) {

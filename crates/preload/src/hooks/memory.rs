@@ -14,8 +14,18 @@ fn failed(error: Errno) -> *mut c_void {
 }
 
 hooks! {
-    fn mmap(address: *mut c_void, length: size_t, protection: c_int, flags: c_int, descriptor: c_int, offset: off_t) -> *mut c_void, also mmap64 {
-        if descriptor >= 0 && flags & libc::MAP_ANONYMOUS == 0 && let Some(file) = descriptors::find(descriptor) {
+    fn mmap(
+        address: *mut c_void,
+        length: size_t,
+        protection: c_int,
+        flags: c_int,
+        descriptor: c_int,
+        offset: off_t,
+    ) -> *mut c_void, also mmap64 {
+        if descriptor >= 0
+            && flags & libc::MAP_ANONYMOUS == 0
+            && let Some(file) = descriptors::find(descriptor)
+        {
             let wish = mappings::Wish { address, length, protection, flags, descriptor, offset };
             return mappings::map(file, wish, next).unwrap_or_else(failed);
         }
@@ -34,7 +44,13 @@ hooks! {
         answer
     }
 
-    fn mremap(address: *mut c_void, length: size_t, new_length: size_t, flags: c_int, new_address: *mut c_void) -> *mut c_void {
+    fn mremap(
+        address: *mut c_void,
+        length: size_t,
+        new_length: size_t,
+        flags: c_int,
+        new_address: *mut c_void,
+    ) -> *mut c_void {
         if !mappings::overlaps(address as usize, length) {
             let moved = next(address, length, new_length, flags, new_address);
             if flags & libc::MREMAP_FIXED != 0 && moved != libc::MAP_FAILED {

@@ -194,15 +194,29 @@ hooks! {
         rename_any((old_directory, old), (new_directory, new), 0, |old, new| next(old.0, old.1, new.0, new.1))
     }
 
-    fn renameat2(old_directory: c_int, old: *const c_char, new_directory: c_int, new: *const c_char, flags: c_uint) -> c_int {
-        rename_any((old_directory, old), (new_directory, new), flags, |old, new| next(old.0, old.1, new.0, new.1, flags))
+    fn renameat2(
+        old_directory: c_int,
+        old: *const c_char,
+        new_directory: c_int,
+        new: *const c_char,
+        flags: c_uint,
+    ) -> c_int {
+        rename_any((old_directory, old), (new_directory, new), flags, |old, new| {
+            next(old.0, old.1, new.0, new.1, flags)
+        })
     }
 
     fn link(old: *const c_char, new: *const c_char) -> c_int {
         link_any((libc::AT_FDCWD, old), (libc::AT_FDCWD, new), 0, |old, new| next(old.1, new.1))
     }
 
-    fn linkat(old_directory: c_int, old: *const c_char, new_directory: c_int, new: *const c_char, flags: c_int) -> c_int {
+    fn linkat(
+        old_directory: c_int,
+        old: *const c_char,
+        new_directory: c_int,
+        new: *const c_char,
+        flags: c_int,
+    ) -> c_int {
         link_any((old_directory, old), (new_directory, new), flags, |old, new| next(old.0, old.1, new.0, new.1, flags))
     }
 
@@ -221,7 +235,9 @@ hooks! {
     fn unlinkat(directory: c_int, name: *const c_char, flags: c_int) -> c_int {
         match flags {
             0 => path::on_name(directory, name, |directory, name| next(directory, name, flags), remove_name),
-            libc::AT_REMOVEDIR => path::on_name(directory, name, |directory, name| next(directory, name, flags), remove_directory),
+            libc::AT_REMOVEDIR => {
+                path::on_name(directory, name, |directory, name| next(directory, name, flags), remove_directory)
+            }
             _ => next(directory, name, flags),
         }
     }
@@ -231,20 +247,33 @@ hooks! {
     }
 
     fn remove(name: *const c_char) -> c_int {
-        path::on_name(libc::AT_FDCWD, name, |_, name| next(name), |file_system, who, start, name| {
-            match file_system.unlink(who, start, name) {
+        path::on_name(
+            libc::AT_FDCWD,
+            name,
+            |_, name| next(name),
+            |file_system, who, start, name| match file_system.unlink(who, start, name) {
                 Err(Errno::ISDIR) => file_system.rmdir(who, start, name),
                 result => result,
-            }
-        })
+            },
+        )
     }
 
     fn mkdir(name: *const c_char, mode: libc::mode_t) -> c_int {
-        path::on_name(libc::AT_FDCWD, name, |_, name| next(name, mode), |file_system, who, start, name| file_system.mkdir(who, start, name, mode))
+        path::on_name(
+            libc::AT_FDCWD,
+            name,
+            |_, name| next(name, mode),
+            |file_system, who, start, name| file_system.mkdir(who, start, name, mode),
+        )
     }
 
     fn mkdirat(directory: c_int, name: *const c_char, mode: libc::mode_t) -> c_int {
-        path::on_name(directory, name, |directory, name| next(directory, name, mode), |file_system, who, start, name| file_system.mkdir(who, start, name, mode))
+        path::on_name(
+            directory,
+            name,
+            |directory, name| next(directory, name, mode),
+            |file_system, who, start, name| file_system.mkdir(who, start, name, mode),
+        )
     }
 
     fn mknod(name: *const c_char, mode: libc::mode_t, device: libc::dev_t) -> c_int {
@@ -309,7 +338,13 @@ hooks! {
         read_link(libc::AT_FDCWD, name, buffer, length, |_, name| next(name, buffer, length, room))
     }
 
-    fn __readlinkat_chk(directory: c_int, name: *const c_char, buffer: *mut c_char, length: usize, room: usize) -> isize {
+    fn __readlinkat_chk(
+        directory: c_int,
+        name: *const c_char,
+        buffer: *mut c_char,
+        length: usize,
+        room: usize,
+    ) -> isize {
         if length > room {
             return next(directory, name, buffer, length, room);
         }

@@ -72,7 +72,13 @@ hooks! {
         open_anywhere(libc::AT_FDCWD, name, CREATE, mode, |_, name| next(name, mode))
     }
 
-    fn name_to_handle_at(directory: c_int, name: *const c_char, handle: *mut libc::c_void, mount: *mut c_int, flags: c_int) -> c_int {
+    fn name_to_handle_at(
+        directory: c_int,
+        name: *const c_char,
+        handle: *mut libc::c_void,
+        mount: *mut c_int,
+        flags: c_int,
+    ) -> c_int {
         if path::surely_foreign(directory, name) {
             return next(directory, name, handle, mount, flags);
         }

@@ -1,9 +1,11 @@
 //! New processes and new programs: open files get second holders, and the next program must find the mount.
 
+use crate::answer::give;
 use crate::environment::{self, Environment};
-use crate::{descriptors, state, user, working_directory};
+use crate::{descriptors, programs, state, user, working_directory};
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
+use lifeboat_fs::Errno;
 
 type Strings = *const *const c_char;
 
@@ -49,9 +51,20 @@ hooks! {
         in_child(next())
     }
 
-    fn clone(function: *const c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void, parent: *mut pid_t, thread: *mut c_void, child: *mut pid_t) -> c_int {
+    fn clone(
+        function: *const c_void,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent: *mut pid_t,
+        thread: *mut c_void,
+        child: *mut pid_t,
+    ) -> c_int {
         if flags & libc::CLONE_FILES == 0 {
             about_to_share();
+        }
+        if flags & libc::CLONE_VM != 0 && flags & libc::CLONE_THREAD == 0 {
+            state::lend_memory();
         }
         next(function, stack, flags, argument, parent, thread, child)
     }
@@ -82,18 +95,30 @@ hooks! {
         with_directory_in_environment(|| next(command, kind))
     }
 
-    fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, variables: Strings) -> c_int {
-        about_to_share();
-        next(pid, path, actions, attributes, arguments, Environment::new().complete(variables))
+    fn posix_spawn(
+        pid: *mut pid_t,
+        path: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: Strings,
+        variables: Strings,
+    ) -> c_int {
+        spawn(path, variables, |path, variables| next(pid, path, actions, attributes, arguments, variables))
     }
 
-    fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, variables: Strings) -> c_int {
-        about_to_share();
-        next(pid, file, actions, attributes, arguments, Environment::new().complete(variables))
+    fn posix_spawnp(
+        pid: *mut pid_t,
+        file: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: Strings,
+        variables: Strings,
+    ) -> c_int {
+        spawn_found(file, variables, |file, variables| next(pid, file, actions, attributes, arguments, variables))
     }
 
     fn execve(path: *const c_char, arguments: Strings, variables: Strings) -> c_int {
-        next(path, arguments, Environment::new().complete(variables))
+        execute(path, variables, |path, variables| next(path, arguments, variables))
     }
 
     fn execveat(directory: c_int, path: *const c_char, arguments: Strings, variables: Strings, flags: c_int) -> c_int {
@@ -105,24 +130,62 @@ hooks! {
     }
 
     fn execvpe(file: *const c_char, arguments: Strings, variables: Strings) -> c_int {
-        next(file, arguments, Environment::new().complete(variables))
+        execute_found(file, variables, |file, variables| next(file, arguments, variables))
     }
 
     fn execv(path: *const c_char, arguments: Strings) -> c_int {
         if !state::configured() {
             return next(path, arguments);
         }
-        let execve = libc_function!(c"execve", fn(*const c_char, Strings, Strings) -> c_int);
-        execve(path, arguments, Environment::new().complete(environment::current()))
+        let real = libc_function!(c"execve", fn(*const c_char, Strings, Strings) -> c_int);
+        execute(path, environment::current(), |path, variables| real(path, arguments, variables))
     }
 
     fn execvp(file: *const c_char, arguments: Strings) -> c_int {
         if !state::configured() {
             return next(file, arguments);
         }
-        let execvpe = libc_function!(c"execvpe", fn(*const c_char, Strings, Strings) -> c_int);
-        execvpe(file, arguments, Environment::new().complete(environment::current()))
+        let real = libc_function!(c"execvpe", fn(*const c_char, Strings, Strings) -> c_int);
+        execute_found(file, environment::current(), |file, variables| real(file, arguments, variables))
     }
+}
+
+/// Executes the file at a path, which may be one of ours, with an environment that leads to the mount.
+fn execute(path: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
+    if !state::configured() {
+        return start(path, variables);
+    }
+    let mut environment = Environment::new();
+    let variables = environment.complete(variables);
+    give(programs::with_program(path, false, |path| start(path, variables)))
+}
+
+/// As [`execute`], for a name that is looked for along `PATH` unless it has a slash.
+fn execute_found(file: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
+    if state::configured() && programs::is_path(file) {
+        return execute(file, variables, start);
+    }
+    start(file, Environment::new().complete(variables))
+}
+
+/// Starts the file at a path in a new process; answers the error's number, as `posix_spawn` does.
+fn spawn(path: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
+    about_to_share();
+    if !state::configured() {
+        return start(path, variables);
+    }
+    let mut environment = Environment::new();
+    let variables = environment.complete(variables);
+    programs::with_program(path, true, |path| start(path, variables)).unwrap_or_else(Errno::raw_os_error)
+}
+
+/// As [`spawn`], for a name that is looked for along `PATH` unless it has a slash.
+fn spawn_found(file: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
+    if state::configured() && programs::is_path(file) {
+        return spawn(file, variables, start);
+    }
+    about_to_share();
+    start(file, Environment::new().complete(variables))
 }
 
 /// What has to be done in the parent, because the child of `vfork` may change nothing; gives the address of libc's.
@@ -134,6 +197,7 @@ extern "C" fn before_vfork() -> usize {
         let _ = state::file_system();
     }
     about_to_share();
+    state::lend_memory();
     NEXT.address()
 }
 

@@ -25,14 +25,20 @@ hooks! {
     fn ftruncate(descriptor: c_int, to: off_t) -> c_int, also ftruncate64 {
         match descriptors::find(descriptor) {
             None => next(descriptor, to),
-            Some(file) => give(length(to).and_then(|to| call::call(|file_system, _| file_system.truncate_open(file, to)))),
+            Some(file) => {
+                give(length(to).and_then(|to| call::call(|file_system, _| file_system.truncate_open(file, to))))
+            }
         }
     }
 
     fn truncate(name: *const c_char, to: off_t) -> c_int, also truncate64 {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, name| next(name, to), |file_system, who, inode| {
-            file_system.truncate(who, inode, length(to)?)
-        })
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, to),
+            |file_system, who, inode| file_system.truncate(who, inode, length(to)?),
+        )
     }
 
     fn fallocate(descriptor: c_int, mode: c_int, offset: off_t, count: off_t) -> c_int, also fallocate64 {

@@ -162,11 +162,23 @@ fn configuration(name: c_int) -> libc::c_long {
 
 hooks! {
     fn stat(name: *const c_char, into: *mut libc::stat) -> c_int, also stat64 {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, name| next(name, into), |file_system, _, inode| put_stat(file_system, inode, into))
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, into),
+            |file_system, _, inode| put_stat(file_system, inode, into),
+        )
     }
 
     fn lstat(name: *const c_char, into: *mut libc::stat) -> c_int, also lstat64 {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Keep, |_, name| next(name, into), |file_system, _, inode| put_stat(file_system, inode, into))
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Keep,
+            |_, name| next(name, into),
+            |file_system, _, inode| put_stat(file_system, inode, into),
+        )
     }
 
     fn fstat(descriptor: c_int, into: *mut libc::stat) -> c_int, also fstat64 {
@@ -183,7 +195,13 @@ hooks! {
         if let Some(inode) = own_directory_meant(directory, name, flags) {
             return give(call::call(|file_system, _| put_stat(file_system, inode, into)));
         }
-        path::on_inode(directory, name, last_link(flags), |directory, name| next(directory, name, into, flags), |file_system, _, inode| put_stat(file_system, inode, into))
+        path::on_inode(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, into, flags),
+            |file_system, _, inode| put_stat(file_system, inode, into),
+        )
     }
 
     fn statx(directory: c_int, name: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int {
@@ -194,11 +212,23 @@ hooks! {
         if let Some(inode) = own_directory_meant(directory, name, flags) {
             return give(call::call(|file_system, _| put(file_system, inode)));
         }
-        path::on_inode(directory, name, last_link(flags), |directory, name| next(directory, name, flags, mask, into), |file_system, _, inode| put(file_system, inode))
+        path::on_inode(
+            directory,
+            name,
+            last_link(flags),
+            |directory, name| next(directory, name, flags, mask, into),
+            |file_system, _, inode| put(file_system, inode),
+        )
     }
 
     fn statfs(name: *const c_char, into: *mut libc::statfs) -> c_int, also statfs64 {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, name| next(name, into), |_, _, _| user::put(into, &statistics()?))
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, into),
+            |_, _, _| user::put(into, &statistics()?),
+        )
     }
 
     fn fstatfs(descriptor: c_int, into: *mut libc::statfs) -> c_int, also fstatfs64 {
@@ -209,7 +239,13 @@ hooks! {
     }
 
     fn statvfs(name: *const c_char, into: *mut libc::statvfs) -> c_int, also statvfs64 {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, name| next(name, into), |_, _, _| user::put(into, &statistics_for_posix()?))
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, into),
+            |_, _, _| user::put(into, &statistics_for_posix()?),
+        )
     }
 
     fn fstatvfs(descriptor: c_int, into: *mut libc::statvfs) -> c_int, also fstatvfs64 {
@@ -254,7 +290,13 @@ mod old {
             super::fstat(descriptor, into)
         }
 
-        fn __fxstatat(_version: c_int, directory: c_int, name: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int, also __fxstatat64 {
+        fn __fxstatat(
+            _version: c_int,
+            directory: c_int,
+            name: *const c_char,
+            into: *mut libc::stat,
+            flags: c_int,
+        ) -> c_int, also __fxstatat64 {
             super::fstatat(directory, name, into, flags)
         }
     }

@@ -178,7 +178,8 @@ hooks! {
         let stream = next(descriptor, parsed.text.as_ptr().cast());
         if !stream.is_null() && parsed.flags & libc::O_APPEND != 0 {
             // libc has told the placeholder only.
-            let _ = call::call(|file_system, _| file_system.set_flags(file, file_system.flags_of(file)? | libc::O_APPEND));
+            let _ =
+                call::call(|file_system, _| file_system.set_flags(file, file_system.flags_of(file)? | libc::O_APPEND));
         }
         stream
     }

@@ -94,11 +94,17 @@ fn canonical_any(name: *const c_char, into: *mut c_char, theirs: impl Fn(*const 
 
 hooks! {
     fn chdir(name: *const c_char) -> c_int {
-        path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, name| left(next(name)), |file_system, who, inode| {
-            check_directory(file_system, who, inode)?;
-            working_directory::enter(inode);
-            Ok(())
-        })
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| left(next(name)),
+            |file_system, who, inode| {
+                check_directory(file_system, who, inode)?;
+                working_directory::enter(inode);
+                Ok(())
+            },
+        )
     }
 
     fn fchdir(descriptor: c_int) -> c_int {

@@ -10,11 +10,23 @@ const HERE: c_int = libc::AT_FDCWD;
 
 hooks! {
     fn getxattr(name: *const c_char, key: *const c_char, value: *mut c_void, size: usize) -> isize {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, key, value, size), |_, _, _| Err::<usize, _>(Errno::OPNOTSUPP))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, key, value, size),
+            |_, _, _| Err::<usize, _>(Errno::OPNOTSUPP),
+        )
     }
 
     fn lgetxattr(name: *const c_char, key: *const c_char, value: *mut c_void, size: usize) -> isize {
-        path::on_inode(HERE, name, LastLink::Keep, |_, name| next(name, key, value, size), |_, _, _| Err::<usize, _>(Errno::OPNOTSUPP))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Keep,
+            |_, name| next(name, key, value, size),
+            |_, _, _| Err::<usize, _>(Errno::OPNOTSUPP),
+        )
     }
 
     fn fgetxattr(descriptor: c_int, key: *const c_char, value: *mut c_void, size: usize) -> isize {
@@ -25,11 +37,23 @@ hooks! {
     }
 
     fn setxattr(name: *const c_char, key: *const c_char, value: *const c_void, size: usize, flags: c_int) -> c_int {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, key, value, size, flags), |_, _, _| Err::<(), _>(Errno::OPNOTSUPP))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, key, value, size, flags),
+            |_, _, _| Err::<(), _>(Errno::OPNOTSUPP),
+        )
     }
 
     fn lsetxattr(name: *const c_char, key: *const c_char, value: *const c_void, size: usize, flags: c_int) -> c_int {
-        path::on_inode(HERE, name, LastLink::Keep, |_, name| next(name, key, value, size, flags), |_, _, _| Err::<(), _>(Errno::OPNOTSUPP))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Keep,
+            |_, name| next(name, key, value, size, flags),
+            |_, _, _| Err::<(), _>(Errno::OPNOTSUPP),
+        )
     }
 
     fn fsetxattr(descriptor: c_int, key: *const c_char, value: *const c_void, size: usize, flags: c_int) -> c_int {
@@ -55,7 +79,13 @@ hooks! {
     }
 
     fn removexattr(name: *const c_char, key: *const c_char) -> c_int {
-        path::on_inode(HERE, name, LastLink::Follow, |_, name| next(name, key), |_, _, _| Err::<(), _>(Errno::OPNOTSUPP))
+        path::on_inode(
+            HERE,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, key),
+            |_, _, _| Err::<(), _>(Errno::OPNOTSUPP),
+        )
     }
 
     fn lremovexattr(name: *const c_char, key: *const c_char) -> c_int {

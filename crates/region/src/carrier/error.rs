@@ -4,6 +4,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use super::keeper::KeeperError;
 use crate::budget::{Bytes, Shortage};
 use crate::place::{PlaceError, Reason, Refusal, ShownPath};
 
@@ -20,6 +21,11 @@ pub enum CreateError {
     CannotMount {
         /// Name of the carrier.
         carrier: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The caller may not make the user namespace that carrier `keeper` needs.
+    NoNamespaces {
         /// The kernel's answer.
         errno: Errno,
     },
@@ -87,6 +93,12 @@ impl fmt::Display for CreateError {
                  run as root, or take --carrier shm",
                 Reason(*errno)
             ),
+            CreateError::NoNamespaces { errno } => write!(
+                out,
+                "carrier keeper needs a user namespace and this process may not make one ({}; user.max_user_namespaces and \
+                 the distribution's own switches decide): take --carrier shm",
+                Reason(*errno)
+            ),
             CreateError::NotMemory { path } => {
                 write!(out, "{path} is not on a memory file system (tmpfs): mount one there or take another directory")
             }
@@ -132,6 +144,13 @@ pub enum OpenError {
         /// What is wrong with it.
         why: Refusal,
     },
+    /// Its keeper handed out no descriptor.
+    Keeper {
+        /// The region's directory.
+        path: ShownPath,
+        /// Why.
+        why: KeeperError,
+    },
     /// A system call failed.
     Failed {
         /// "cannot ... PATH".
@@ -161,6 +180,7 @@ impl fmt::Display for OpenError {
             OpenError::Refused { path, why } => {
                 write!(out, "{path} {why}: not touched; remove it or have its owner remove it")
             }
+            OpenError::Keeper { path, why } => write!(out, "region {path}: {why}"),
             OpenError::Failed { doing, path, errno } => write!(out, "cannot {doing} {path}: {}", Reason(*errno)),
         }
     }

@@ -33,17 +33,17 @@ impl Carrier for Tmpfs {
         // The mount is exactly as large as the region: only memory itself can be short.
         check_before(size, None)?;
         region.make_memory().or_else(super::error::made_already)?;
-        let no_swap = mount(region, size)?;
+        let no_swap = mount(region, size, self.name())?;
         let file = create_file(region)?;
         let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, None, progress)?;
         Ok(Created { file, carrier: self.name(), pages, swappable: !no_swap && budget::has_swap() })
     }
 }
 
-/// Mounts with the best options that this kernel takes; answers whether it stays out of swap.
-fn mount(region: &RegionDirectory, size: u64) -> Result<bool, CreateError> {
+/// Mounts for `carrier` with the best options that this kernel takes; answers whether it stays out of swap.
+pub(super) fn mount(region: &RegionDirectory, size: u64, carrier: &'static str) -> Result<bool, CreateError> {
     let path = region.path().joined(b"memory");
-    // `noswap` is there since 6.4; `huge=` can be left out of the kernel.
+    // `noswap` is there since 6.4, not for users' own namespaces; `huge=` can be left out of the kernel.
     for (extra, no_swap) in [(",huge=always,noswap", true), (",huge=always", false), ("", false)] {
         let mut options = Text::<128>::new();
         // Writing into a buffer of our own cannot fail.
@@ -52,7 +52,7 @@ fn mount(region: &RegionDirectory, size: u64) -> Result<bool, CreateError> {
             Ok(()) => return Ok(no_swap),
             Err(Errno::INVAL) => {}
             Err(errno @ (Errno::PERM | Errno::ACCESS)) => {
-                return Err(CreateError::CannotMount { carrier: "tmpfs", errno });
+                return Err(CreateError::CannotMount { carrier, errno });
             }
             Err(errno) => {
                 return Err(CreateError::Failed { doing: "mount a tmpfs over", path: ShownPath::of(&path), errno });

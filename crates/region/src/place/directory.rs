@@ -6,6 +6,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::carrier::keeper;
+
 use super::error::{PlaceError, ShownPath, failed};
 use super::mount::mount_tmpfs_like;
 use super::name::RegionName;
@@ -111,13 +113,22 @@ impl RegionDirectory {
         self.open_inner(c"tags")
     }
 
+    /// Deletes what a keeper that could not start has written.
+    pub fn forget_keeper(&self) -> Result<(), PlaceError> {
+        match rustix::fs::unlinkat(&self.directory, keeper::NOTE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("delete", &self.path.joined(keeper::NOTE.to_bytes()), errno)),
+        }
+    }
+
     /// Whether something is mounted over the inner directory `name`.
     pub(crate) fn is_mounted(&self, name: &CStr) -> Result<bool, PlaceError> {
         let path = self.path.joined(name.to_bytes());
         super::is_mount(self.directory(), name).map_err(|errno| failed("examine", &path, errno))
     }
 
-    /// Makes the region visible: renames `memory/region.new` to `memory/region`, never over another, and marks it.
+    /// Makes the region visible: renames `memory/region.new` to `memory/region` (or its keeper's socket), never over
+    /// another, and marks it.
     pub fn publish(&self) -> Result<(), PlaceError> {
         self.rename_new()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -127,6 +138,17 @@ impl RegionDirectory {
     }
 
     fn rename_new(&self) -> Result<(), PlaceError> {
+        if self.exists(keeper::SOCKET_NEW)? {
+            let directory = self.directory();
+            return rustix::fs::renameat_with(
+                directory,
+                keeper::SOCKET_NEW,
+                directory,
+                keeper::SOCKET,
+                RenameFlags::NOREPLACE,
+            )
+            .map_err(|errno| failed("publish", &self.path.joined(keeper::SOCKET_NEW.to_bytes()), errno));
+        }
         let path = self.path.joined(b"memory/region.new");
         let memory = self.open_memory()?;
         let rename = |flags| rustix::fs::renameat_with(&memory, c"region.new", &memory, c"region", flags);
@@ -140,9 +162,9 @@ impl RegionDirectory {
         }
     }
 
-    /// Whether `memory/region` exists.
+    /// Whether `memory/region` exists, or the socket of the region's keeper, which may have died.
     pub fn is_published(&self) -> Result<bool, PlaceError> {
-        self.exists(c"memory/region")
+        Ok(self.exists(c"memory/region")? || self.exists(keeper::SOCKET)?)
     }
 
     /// Whether the region was complete once, wherever its memory is now.

@@ -206,6 +206,13 @@ pub enum RemoveError {
         /// The region's directory.
         path: ShownPath,
     },
+    /// The process that keeps the region's memory does not end.
+    KeeperStays {
+        /// The region's directory.
+        path: ShownPath,
+        /// The process.
+        pid: u32,
+    },
     /// Something below the directory is not Lifeboat's; it was left, with what was not removed yet.
     Foreign {
         /// What was found.
@@ -236,6 +243,9 @@ impl fmt::Display for RemoveError {
                     "the memory of {path} is not visible here: it is mounted in another mount namespace (remove it there) \
                      or was unmounted (add --force)"
                 )
+            }
+            RemoveError::KeeperStays { path, pid } => {
+                write!(out, "the keeper of {path}, process {pid}, does not end: kill it, or add --force to leave it behind")
             }
             RemoveError::Foreign { path } => {
                 write!(out, "{path} is not part of a region: move it away and remove the region again")

@@ -6,6 +6,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use crate::carrier::keeper::{self, KeeperNote};
+
 use super::covers::{Cover, CoverKind};
 use super::directory::RegionDirectory;
 use super::error::{PlaceError, RemoveError, ShownPath, failed};
@@ -49,15 +51,23 @@ impl Place {
                 return Err(RemoveError::NotVisible { path: ShownPath::of(region.path()) });
             }
         }
+        end_keeper(&region, mode)?;
         // The memory first: when the kernel says that it is in use, nothing else has been touched.
         self.remove_inner(&region, c"memory", mode)?;
         delete(region.directory(), c"ready", region.path())?;
+        for name in [keeper::SOCKET, keeper::SOCKET_NEW, keeper::NOTE] {
+            delete(region.directory(), name, region.path())?;
+        }
         self.undo_covers(&region, mode)?;
         self.remove_inner(&region, c"tags", mode)?;
         self.remove_inner(&region, c"images", mode)?;
         delete(region.directory(), c"covers", region.path())?;
-        match rustix::fs::unlinkat(&self.directory, name.as_c_str(), AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+        match rustix::fs::unlinkat(self.directory()?, name.as_c_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {
+                drop(region);
+                self.remove_if_empty();
+                Ok(())
+            }
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(foreign_entry(&region)),
             Err(errno) => Err(failed("remove", region.path(), errno).into()),
         }
@@ -135,6 +145,21 @@ impl Place {
             kind.is_none()
         })?;
         Ok(kind)
+    }
+}
+
+/// Ends the process that keeps the region's memory. One in another pid namespace ends by itself when its files go.
+fn end_keeper(region: &RegionDirectory, mode: RemoveMode) -> Result<(), RemoveError> {
+    let Some(note) = KeeperNote::read(region) else { return Ok(()) };
+    let path = ShownPath::of(region.path());
+    match mode {
+        RemoveMode::KeepUsed if !note.is_visible() => Err(RemoveError::NotVisible { path }),
+        RemoveMode::KeepUsed if !note.end() => Err(RemoveError::KeeperStays { path, pid: note.pid }),
+        RemoveMode::KeepUsed => Ok(()),
+        RemoveMode::Force => {
+            note.end();
+            Ok(())
+        }
     }
 }
 
