@@ -15,6 +15,11 @@ impl Failure {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+
+    /// A failure of which everything has been said.
+    pub fn told() -> Self {
+        Self(String::new())
+    }
 }
 
 impl fmt::Display for Failure {
@@ -40,7 +45,9 @@ pub fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xtask: {failure}");
+            if !failure.0.is_empty() {
+                eprintln!("xtask: {failure}");
+            }
             ExitCode::from(if crate::processes::interrupted() { 130 } else { 1 })
         }
     }

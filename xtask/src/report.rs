@@ -84,6 +84,6 @@ impl Report {
         if self.failed == 0 && self.passed > 0 {
             return Ok(());
         }
-        Err(crate::failure::Failure::new("not everything passed"))
+        Err(crate::failure::Failure::told())
     }
 }

@@ -27,12 +27,7 @@ enum Staged<'b> {
 
 impl FileSystem {
     /// Appends `length` bytes; answers how many were appended and where the first one is.
-    pub(crate) fn append_range(
-        &self,
-        inode: InodeId,
-        source: &mut Source<'_, '_>,
-        length: u64,
-    ) -> Result<(u64, u64)> {
+    pub(crate) fn append_range(&self, inode: InodeId, source: &mut Source<'_, '_>, length: u64) -> Result<(u64, u64)> {
         let mut first = None;
         let mut done = 0;
         while done < length {
@@ -97,9 +92,7 @@ impl FileSystem {
         }
         let result = match (outcome, staged) {
             (Err(Errno::NOSPC), 0) => Err(Errno::NOSPC),
-            (Err(Errno::NOSPC), _) | (Ok(()), _) => {
-                self.place_at_end(&lane, inode, staged, &Staged::Units(&units))
-            }
+            (Err(Errno::NOSPC), _) | (Ok(()), _) => self.place_at_end(&lane, inode, staged, &Staged::Units(&units)),
             (Err(error), _) => Err(error),
         };
         for unit in units.into_iter().flatten() {

@@ -110,11 +110,14 @@ impl FileSystem {
                 fs.permit(who, inode, WRITE)?;
             }
             let value = |field, time| -> Result<(u64, u64)> {
-                Ok((field, match time {
-                    NewTime::Keep => fs.field(inode, field)?,
-                    NewTime::Now => process::now() as u64,
-                    NewTime::At(at) => at as u64,
-                }))
+                Ok((
+                    field,
+                    match time {
+                        NewTime::Keep => fs.field(inode, field)?,
+                        NewTime::Now => process::now() as u64,
+                        NewTime::At(at) => at as u64,
+                    },
+                ))
             };
             Ok([value(inode::ACCESSED, accessed)?, value(inode::MODIFIED, modified)?])
         })

@@ -50,24 +50,36 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Superblock(copy, error) => {
-                write!(f, "superblock copy {copy}: {error}; the other copy is used, `region check --repair` rewrites it")
+                write!(
+                    f,
+                    "superblock copy {copy}: {error}; the other copy is used, `region check --repair` rewrites it"
+                )
             }
             Finding::Lock(at) => {
-                write!(f, "lock word at offset {at:#x} is damaged; `region check --repair` frees it when nobody is attached")
+                write!(
+                    f,
+                    "lock word at offset {at:#x} is damaged; `region check --repair` frees it when nobody is attached"
+                )
             }
             Finding::Pointer(inode, at) => write!(f, "inode {inode}: the map word at offset {at:#x} is damaged"),
             Finding::Leak(at) => write!(f, "space at offset {at:#x} is taken, but nothing refers to it"),
             Finding::Dangling(inode, at) => write!(f, "inode {inode} refers to free space at offset {at:#x}"),
-            Finding::Shared(inode, at) => write!(f, "inode {inode} refers to space at offset {at:#x} that another has, too"),
+            Finding::Shared(inode, at) => {
+                write!(f, "inode {inode} refers to space at offset {at:#x} that another has, too")
+            }
             Finding::Links(inode, says, has) => write!(f, "inode {inode} says it has {says} links, but has {has}"),
             Finding::Names(inode, says, has) => write!(f, "directory {inode} says it has {says} names, but has {has}"),
             Finding::Blocks(inode, says, has) => {
                 write!(f, "inode {inode} says it has {says} blocks of 512 bytes, but has {has}")
             }
-            Finding::Nowhere(dir, inode) => write!(f, "a name in directory {dir} refers to inode {inode}, which does not exist"),
+            Finding::Nowhere(dir, inode) => {
+                write!(f, "a name in directory {dir} refers to inode {inode}, which does not exist")
+            }
             Finding::Detached(inode) => write!(f, "directory {inode} is not below the root"),
             Finding::Checksum(inode, at) => write!(f, "inode {inode}: the checksum word at offset {at:#x} is damaged"),
-            Finding::Unreadable(at, error) => write!(f, "what is at offset {at:#x} could not be examined (error {error})"),
+            Finding::Unreadable(at, error) => {
+                write!(f, "what is at offset {at:#x} could not be examined (error {error})")
+            }
         }
     }
 }

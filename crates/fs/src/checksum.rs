@@ -113,7 +113,6 @@ pub(crate) fn before_write(
     }
 }
 
-
 impl ChecksumClaim {
     /// Publishes the CRC over `length` more bytes, unless somebody made the word stale meanwhile.
     pub(crate) fn publish(self, region: &Region, crc: u32, length: u32, data: MustFence) -> Result<()> {

@@ -328,7 +328,9 @@ impl Write<'_, '_> {
             }
         }
         match slot {
-            Some(slot) if fs.is_mapped(target, at % EXTENT, here)? => self.copy(slot, target, at % EXTENT, here, source),
+            Some(slot) if fs.is_mapped(target, at % EXTENT, here)? => {
+                self.copy(slot, target, at % EXTENT, here, source)
+            }
             _ => {
                 self.link_pending()?;
                 fs.with_room(|| self.provide(at, here, end))?;
@@ -443,21 +445,13 @@ impl Write<'_, '_> {
     }
 
     /// Copies into places that the file has.
-    fn copy(
-        &mut self,
-        slot: Slot,
-        target: Target,
-        from: u64,
-        length: u64,
-        source: &mut Source<'_, '_>,
-    ) -> Result<()> {
+    fn copy(&mut self, slot: Slot, target: Target, from: u64, length: u64, source: &mut Source<'_, '_>) -> Result<()> {
         let fs = self.fs;
         let region = fs.region();
         if let Target::Extent(at) = target {
             self.last = Some(at);
         }
-        let claim =
-            checksum::before_write(region, slot.checksum_at, self.lane.index(), from as u32, length as u32)?;
+        let claim = checksum::before_write(region, slot.checksum_at, self.lane.index(), from as u32, length as u32)?;
         let mut crc = claim.as_ref().map(|claim| claim.crc);
         let mut data = Some(MustFence::nothing());
         let copied = fs.each_run(target, from, length, |_, length, place| {

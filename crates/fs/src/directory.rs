@@ -261,9 +261,7 @@ impl FileSystem {
             name_at = cell.at;
         }
         region.write_bytes(name_at, name.bytes)?.fence();
-        for (field, value) in
-            [(KEY, key), (CHILD, child.to_word()), (INFO, info(name.bytes.len(), kind, long_at))]
-        {
+        for (field, value) in [(KEY, key), (CHILD, child.to_word()), (INFO, info(name.bytes.len(), kind, long_at))] {
             region.commit(entry.at + field, value, MustFence::nothing())?;
         }
         self.link_unit(transaction, &entry, Kind::Entry, dir)?;
@@ -271,12 +269,7 @@ impl FileSystem {
     }
 
     /// Stages the removal of an entry found under the directory's lock.
-    pub(crate) fn remove(
-        &self,
-        transaction: &mut Transaction<'_, '_>,
-        dir: InodeId,
-        found: &Found,
-    ) -> Result<()> {
+    pub(crate) fn remove(&self, transaction: &mut Transaction<'_, '_>, dir: InodeId, found: &Found) -> Result<()> {
         transaction.guard(dir.at() + inode::SEQUENCE)?;
         let next = transaction.get(found.at + NEXT)?;
         transaction.set(found.link_at, next)?;

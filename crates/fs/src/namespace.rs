@@ -161,7 +161,9 @@ impl FileSystem {
     /// Makes a directory.
     pub fn mkdir(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], mode: u32) -> Result<()> {
         let mode = inode::DIRECTORY | mode & 0o1777 & !who.umask;
-        self.create(who, dir, path, &NewInode { mode, device: 0, links: 2, flags: 0 }, |_, _, _| Ok(MustFence::nothing()))
+        self.create(who, dir, path, &NewInode { mode, device: 0, links: 2, flags: 0 }, |_, _, _| {
+            Ok(MustFence::nothing())
+        })
     }
 
     /// Makes a regular file, FIFO, device node or socket name. `mode` has the type; `device` is `st_rdev`. Device nodes

@@ -1,10 +1,10 @@
 //! From an inode back to its path.
 
+use crate::directory::CHILD;
 use crate::file_system::FileSystem;
 use crate::inode::InodeId;
 use crate::types::{Caller, LastLink};
 use crate::{Errno, NAME_LONGEST, PATH_LONGEST, Result};
-use crate::directory::CHILD;
 
 /// Directories above each other before a path is given up: more cannot fit a path.
 const DEPTH_LARGEST: usize = PATH_LONGEST / 2 + 1;
@@ -60,13 +60,7 @@ impl FileSystem {
     }
 
     /// The path with every link, `.` and `..` resolved, below the mount, without the prefix.
-    pub fn canonical_path(
-        &self,
-        who: &Caller<'_>,
-        dir: InodeId,
-        path: &[u8],
-        out: &mut [u8; 4096],
-    ) -> Result<usize> {
+    pub fn canonical_path(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], out: &mut [u8; 4096]) -> Result<usize> {
         let follow = LastLink::Follow;
         self.at_place(who, dir, path, follow, |place| {
             let found = place.found.ok_or(Errno::NOENT)?;

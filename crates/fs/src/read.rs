@@ -40,13 +40,7 @@ impl<'t, 'u> Targets<'t, 'u> {
 
 impl FileSystem {
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
-    pub(crate) fn read_range(
-        &self,
-        inode: InodeId,
-        into: &[UserTarget<'_>],
-        offset: u64,
-        length: u64,
-    ) -> Result<u64> {
+    pub(crate) fn read_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, length: u64) -> Result<u64> {
         for _ in 0..TRIES {
             let before = self.field(inode, inode::SIZE)?;
             let size = size_of(before);

@@ -21,8 +21,7 @@ impl FileSystem {
     /// As [`FileSystem::read_dir`], for a directory that is not open.
     pub fn read_directory(&self, dir: InodeId, cookie: u64) -> Result<Option<DirEntry>> {
         if cookie < AFTER_DOT_DOT {
-            let (inode, name): (InodeId, &[u8]) =
-                if cookie == 0 { (dir, b".") } else { (self.parent(dir)?, b"..") };
+            let (inode, name): (InodeId, &[u8]) = if cookie == 0 { (dir, b".") } else { (self.parent(dir)?, b"..") };
             return Ok(Some(special(inode, name, cookie + AFTER_DOT)));
         }
         self.undisturbed(dir, || {

@@ -53,7 +53,9 @@ impl FileSystem {
             // That the old name is missing is found before the new name is looked at.
             match outcome {
                 Err(Errno::NAMETOOLONG)
-                    if old.ending == Ending::Name && old.found.is_none() && last_name(new_path).len() > NAME_LONGEST =>
+                    if old.ending == Ending::Name
+                        && old.found.is_none()
+                        && last_name(new_path).len() > NAME_LONGEST =>
                 {
                     Err(Errno::NOENT)
                 }

@@ -4,13 +4,13 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, size_of};
 use crate::truncate::{TASK_RELEASE, TASK_TRIM};
 use crate::{Errno, Result};
+use lifeboat_region::MustFence;
 use lifeboat_region::image::Image;
 use lifeboat_region::lane::{Lane, Task, is_announced, is_announced_number};
 use lifeboat_region::layout::{CELL, SWEEP_LOCK};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::recovery::{self, Finish};
 use lifeboat_region::space::{self, Class, Unit};
-use lifeboat_region::MustFence;
 
 impl Finish for FileSystem {
     fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()> {
@@ -112,7 +112,9 @@ impl FileSystem {
                 Err(error) => return Err(error),
             }
         }
-        if is_announced_number(self.region(), number, lane.index())? || (owner.mapped && self.is_pinned_number(number)?) {
+        if is_announced_number(self.region(), number, lane.index())?
+            || (owner.mapped && self.is_pinned_number(number)?)
+        {
             return Ok(false);
         }
         let word = owner.encode();

@@ -206,14 +206,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
         }
     }
 
-    fn prune_blocks(
-        &mut self,
-        node: u64,
-        link_at: u64,
-        checksum_at: Option<u64>,
-        base: u64,
-        size: u64,
-    ) -> Result<()> {
+    fn prune_blocks(&mut self, node: u64, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64) -> Result<()> {
         space::find_owner(self.fs.region(), Class::Cell, node)?;
         for block in (0..BLOCKS_PER_EXTENT).rev() {
             let start = base * EXTENT + block * BLOCK;

@@ -68,8 +68,14 @@ pub(crate) enum Ending {
 enum Step<'p> {
     Arrived(Place<'p>),
     /// A symbolic link in `dir`, and what of the path is left after it (with its leading slash).
-    Link { link: InodeId, dir: InodeId, rest: &'p [u8] },
-    Outside { rest: &'p [u8] },
+    Link {
+        link: InodeId,
+        dir: InodeId,
+        rest: &'p [u8],
+    },
+    Outside {
+        rest: &'p [u8],
+    },
 }
 
 /// A path being put together from links and remainders.

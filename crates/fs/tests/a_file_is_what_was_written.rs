@@ -63,11 +63,7 @@ fn ten_thousand_names_are_listed_once_each() {
     let fs = scratch.attach();
     fs.mkdir(&ROOT, fs.root(), b"/d", 0o755).unwrap();
     let name = |number: usize| {
-        if number.is_multiple_of(7) {
-            format!("/d/{}-{number}", "long".repeat(30))
-        } else {
-            format!("/d/name{number}")
-        }
+        if number.is_multiple_of(7) { format!("/d/{}-{number}", "long".repeat(30)) } else { format!("/d/name{number}") }
     };
     for number in 0..10_000 {
         write(&fs, name(number).as_bytes(), b"");

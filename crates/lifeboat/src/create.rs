@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Read};
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_fs::FileSystem;
 use lifeboat_region::budget;
-use lifeboat_region::carrier::{self, CreateError, Created, PageReport};
+use lifeboat_region::carrier::{self, Carrier, CreateError, Created, PageReport};
 use lifeboat_region::layout::Geometry;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing, Tags};
 use lifeboat_region::{FormatOptions, Region};
@@ -113,32 +113,32 @@ fn reserve(
     size: u64,
     choice: CarrierChoice,
 ) -> Result<(Created, Option<Starting>), Failure> {
-    let _victim = PreferredVictim::volunteer();
     let progress = progress_bar(size);
     let mut report = |done, _| progress.set_position(done);
     let created = match choice {
-        CarrierChoice::Only(carrier) => own(carrier.create(directory, size, &mut report)),
+        CarrierChoice::Only(carrier) => own(|| carrier.create(directory, size, &mut report)),
         CarrierChoice::Keeper => start(directory, size, &mut report),
-        CarrierChoice::Auto if rustix::process::geteuid().is_root() => {
-            own(carrier::create_best(directory, size, &mut report).map(|(created, fell_back)| {
-                if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
-                    let (used, why) = (created.carrier, reason(errno));
-                    progress.suspend(|| {
-                        say(format_args!("no permission to mount a {carrier} ({why}): using carrier {used}"));
-                    });
-                }
-                created
-            }))
-        }
+        CarrierChoice::Auto if rustix::process::geteuid().is_root() => own(|| {
+            let (created, fell_back) = carrier::create_best(directory, size, &mut report)?;
+            if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
+                let (used, why) = (created.carrier, reason(errno));
+                progress.suspend(|| {
+                    say(format_args!("no permission to mount a {carrier} ({why}): using carrier {used}"));
+                });
+            }
+            Ok(created)
+        }),
         CarrierChoice::Auto => best_without_root(directory, size, &mut report),
     };
     progress.finish_and_clear();
     created
 }
 
-/// What this process reserved itself.
-fn own(created: Result<Created, CreateError>) -> Result<(Created, Option<Starting>), Failure> {
-    match created {
+/// What this process reserves itself.
+fn own(create: impl FnOnce() -> Result<Created, CreateError>) -> Result<(Created, Option<Starting>), Failure> {
+    // Not while a keeper is started, which would inherit that.
+    let _victim = PreferredVictim::volunteer();
+    match create() {
         Ok(created) => Ok((created, None)),
         Err(CreateError::Place(error)) => Err(error.into()),
         Err(error) => Err(Failure::operation(error)),
@@ -167,7 +167,7 @@ fn best_without_root(
             Err(refused) => return Err(refused.line()),
         }
     }
-    own(carrier::Shm.create(directory, size, report))
+    own(|| carrier::Shm.create(directory, size, report))
 }
 
 fn tell_about_pages(created: &Created) {

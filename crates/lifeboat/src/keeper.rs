@@ -3,16 +3,14 @@
 //! Its starter reads lines from its standard output until the memory is there: `at BYTES` while it is reserved, then
 //! `made HUGE TOTAL SWAPPABLE`, or `refused LINE` and `namespaces LINE` (this machine lets users make none).
 
-use std::env;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
-use lifeboat_region::carrier::keeper::{Keeping, KeeperNote, keep_descriptors_from_children, receive_new_file};
+use lifeboat_region::carrier::keeper::{KeeperNote, Keeping, keep_descriptors_from_children, receive_new_file};
 use lifeboat_region::carrier::{CreateError, Created, PageReport};
 use lifeboat_region::place::RegionDirectory;
-use rustix::fd::AsFd;
 
 use crate::arguments::KeeperArguments;
 use crate::create::PreferredVictim;
@@ -76,12 +74,19 @@ pub fn start(
 
 fn ended(status: Option<ExitStatus>) -> Refused {
     let status = status.filter(|status| !status.success()).map(|status| format!(" ({status})")).unwrap_or_default();
-    Refused::Other(format!("the keeper ended before the memory was there{status}: is memory short? try a smaller --size"))
+    Refused::Other(format!(
+        "the keeper ended before the memory was there{status}: is memory short? try a smaller --size"
+    ))
 }
 
 fn keeper_command(region: &[u8], size: u64) -> Command {
     let mut command = Command::new(SELF);
-    command.arg("keeper").arg("--region").arg(std::ffi::OsStr::from_bytes(region)).args(["--size", &size.to_string()]);
+    command
+        .arg0("lifeboat")
+        .arg("keeper")
+        .arg("--region")
+        .arg(std::ffi::OsStr::from_bytes(region))
+        .args(["--size", &size.to_string()]);
     // The interception library would attach a region to the keeper of another one.
     for name in ["LD_PRELOAD", "LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD"] {
         command.env_remove(name);
@@ -97,7 +102,8 @@ pub fn clear(directory: &RegionDirectory) -> Result<(), Failure> {
 
 /// `lifeboat keeper`: the keeper, in two steps, so that nobody has it as a child.
 pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
-    let wrong = |error: std::io::Error| Failure::operation(format_args!("cannot start a keeper: {}", io_reason(&error)));
+    let wrong =
+        |error: std::io::Error| Failure::operation(format_args!("cannot start a keeper: {}", io_reason(&error)));
     let region = arguments.region.as_os_str().as_bytes();
     if !arguments.stay {
         keep_descriptors_from_children();
@@ -106,13 +112,12 @@ pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
         keeper_command(region, arguments.size).arg("--stay").spawn().map_err(wrong)?;
         return Ok(());
     }
+    // For `ps`; without it the name would be that of the link to the program.
+    let _ = std::fs::write("/proc/self/comm", "lifeboat-keeper");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match keep(region, arguments.size) {
         Ok(keeping) => {
-            keeping.serve_creator(std::io::stdout().as_fd());
-            // Nothing holds on to the starter any more, which has closed its end.
-            let nowhere = File::options().write(true).open("/dev/null").map_err(wrong)?;
-            let _ = rustix::stdio::dup2_stdout(&nowhere);
+            keeping.serve_creator_on_standard_output();
             keeping.serve();
         }
         Err(error) => {

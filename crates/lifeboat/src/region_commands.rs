@@ -4,8 +4,8 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use lifeboat_fs::{CheckSummary, FileSystem, Finding};
-use lifeboat_region::carrier;
 use lifeboat_region::carrier::keeper::KeeperNote;
+use lifeboat_region::carrier::{self, Carrier, Keeper};
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
 use lifeboat_region::{MustFence, Region};
@@ -176,6 +176,9 @@ fn describe_ready(place: &Place, name: &RegionName, listed: &mut ListedRegion) -
     let carrier = carrier::identify(&directory)?;
     listed.carrier = Some(carrier.name());
     listed.survives = Some(carrier.survives().as_str());
+    if carrier.name() == Keeper.name() && keeper::alive(&directory).is_none() {
+        listed.state = "lost";
+    }
     let region = attach(&directory)?;
     listed.size = Some(region.length());
     listed.created = Some(time(region.superblock().created));
@@ -241,13 +244,19 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
         .map(|process| format!("{} ({})", process.pid, process.program.as_deref().unwrap_or("?")))
         .collect();
     let or_none = |list: Vec<String>| if list.is_empty() { "none".into() } else { list.join(", ") };
+    let keeper = match report.keeper {
+        Some(pid) => format!("process {pid}, alive"),
+        // It has handed out the region just now.
+        None if report.carrier == Keeper.name() => "alive, in another pid namespace".into(),
+        None => "none needed".into(),
+    };
     let rows = [
         ("name", report.name),
         ("path", report.path),
         ("size", size(report.size)),
         ("carrier", report.carrier.into()),
         ("survives", report.survives.into()),
-        ("keeper", report.keeper.map_or("none needed".into(), |pid| format!("process {pid}, alive"))),
+        ("keeper", keeper),
         ("huge pages", huge),
         ("identity", report.identity),
         ("owner", report.uid.to_string()),

@@ -142,3 +142,60 @@ fn one_of_many_creators_wins_and_the_others_say_why() {
     }
     here.must(&["region", "check", "a"]);
 }
+
+/// The directory of a user whom nobody else is, gone with the test.
+struct StandardBase(u32);
+
+impl StandardBase {
+    fn path(&self) -> std::path::PathBuf {
+        format!("/dev/shm/lifeboat-{}", self.0).into()
+    }
+
+    fn command(&self, program: &std::path::Path, arguments: &[&str]) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(program);
+        command.args(arguments).uid(self.0).gid(self.0).current_dir("/").env_remove("LIFEBOAT_REGION");
+        command
+    }
+}
+
+impl Drop for StandardBase {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.path());
+    }
+}
+
+#[test]
+fn the_users_directory_goes_with_its_last_region_also_while_others_are_made() {
+    let _clean = NoResidue::begin();
+    if !is_root() {
+        return lifeboat_testkit::report::skipped("last region", "only root can be a user without regions");
+    }
+    let here = Here::new("last");
+    let program = here.file("lifeboat");
+    fs::copy(env!("CARGO_BIN_EXE_lifeboat"), &program).unwrap();
+    let base = StandardBase(1_000_000 + std::process::id());
+    let run = |arguments: &[&str]| {
+        let ended = end(&mut base.command(&program, arguments));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+    };
+    run(&["region", "create", "a", "--size", "8M", "--carrier", "shm"]);
+    run(&["region", "create", "b", "--size", "8M", "--carrier", "shm"]);
+    run(&["region", "remove", "a"]);
+    assert!(base.path().exists());
+    run(&["region", "remove", "b"]);
+    assert!(!base.path().exists());
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            let run = &run;
+            scope.spawn(move || {
+                for _ in 0..15 {
+                    run(&["region", "create", name, "--size", "8M", "--carrier", "shm"]);
+                    run(&["region", "list"]);
+                    run(&["region", "remove", name]);
+                }
+            });
+        }
+    });
+    assert!(!base.path().exists());
+}

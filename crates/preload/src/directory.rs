@@ -56,7 +56,8 @@ pub fn open(descriptor: c_int) -> Result<*mut libc::DIR> {
     let file = descriptors::find(descriptor).ok_or(Errno::BADF)?;
     call::call(|file_system, _| {
         if file_system.flags_of(file)? & libc::O_PATH != 0 {
-            return Err(Errno::BADF);
+            let mode = file_system.stat(file_system.inode_of(file)?)?.mode;
+            return Err(if mode & libc::S_IFMT == libc::S_IFDIR { Errno::BADF } else { Errno::NOTDIR });
         }
         let mode = file_system.stat(file_system.inode_of(file)?)?.mode;
         if mode & libc::S_IFMT == libc::S_IFDIR { Ok(()) } else { Err(Errno::NOTDIR) }

@@ -2,7 +2,7 @@
 
 use crate::{message, user, working_directory};
 use core::cell::UnsafeCell;
-use core::ffi::c_char;
+use core::ffi::{c_char, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 const REGION: &[u8] = b"LIFEBOAT_REGION=";
@@ -10,8 +10,6 @@ const MOUNT: &[u8] = b"LIFEBOAT_MOUNT=";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 /// Carries a working directory below the mount to the next program, as a path below the mount.
 const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
-/// How the file name of this library begins.
-const LIBRARY: &[u8] = b"liblifeboat_preload";
 
 const TEXT_MAX: usize = user::PATH_MAX + 32;
 
@@ -116,10 +114,8 @@ pub fn read(environment: *const *const c_char) -> Found {
                 complete &= text.set(name, value);
             }
         }
-        if let Some(own) = value_of(variable, PRELOAD).and_then(own_library) {
-            complete &= PRELOAD_TEXT.set(PRELOAD, own);
-        }
     });
+    complete &= own_path().is_some_and(|path| PRELOAD_TEXT.set(PRELOAD, path));
     if region().is_empty() && mount().is_empty() {
         return Found::Nothing;
     }
@@ -154,13 +150,20 @@ fn value_of(variable: &'static core::ffi::CStr, name: &[u8]) -> Option<&'static 
     variable.to_bytes().strip_prefix(name)
 }
 
-/// The entry of LD_PRELOAD that is this library.
-fn own_library(value: &'static [u8]) -> Option<&'static [u8]> {
-    value.split(|&byte| byte == b':' || byte == b' ').find(|entry| names_library(entry))
+/// The path under which the linker loaded this library.
+fn own_path() -> Option<&'static [u8]> {
+    // SAFETY: a C structure of pointers, for which zeros are valid.
+    let mut found: libc::Dl_info = unsafe { core::mem::zeroed() };
+    // SAFETY: the address is of this library; `found` is ours. `dladdr` is not hooked.
+    let known = unsafe { libc::dladdr(own_path as *const c_void, &mut found) } != 0 && !found.dli_fname.is_null();
+    // SAFETY: the linker's name of a library that is never unloaded.
+    known.then(|| unsafe { core::ffi::CStr::from_ptr(found.dli_fname) }.to_bytes())
 }
 
-fn names_library(entry: &[u8]) -> bool {
-    entry.rsplit(|&byte| byte == b'/').next().is_some_and(|file| file.starts_with(LIBRARY))
+/// Whether a value of LD_PRELOAD loads this library.
+fn names_own(value: &[u8]) -> bool {
+    let own = PRELOAD_TEXT.value(PRELOAD);
+    value.split(|&byte| byte == b':' || byte == b' ').any(|entry| entry == own)
 }
 
 const POINTERS_MAX: usize = 1024;
@@ -265,7 +268,7 @@ fn examine(given: *const *const c_char) -> Present {
             present.preload = Some(present.count);
             // SAFETY: a C string, as above.
             let value = unsafe { core::ffi::CStr::from_ptr(variable) }.to_bytes();
-            present.own = value.strip_prefix(PRELOAD).and_then(own_library).is_some();
+            present.own = value.strip_prefix(PRELOAD).is_some_and(names_own);
         }
         present.count += 1;
     }

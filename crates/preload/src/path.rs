@@ -37,7 +37,10 @@ pub fn surely_foreign(directory: c_int, path: *const c_char) -> bool {
             Some(b'/' | b'.' | b'p' | b'd') => false,
             second => second != environment::mount().get(1).copied(),
         },
-        Some(_) if directory == libc::AT_FDCWD => working_directory::current().is_none(),
+        Some(first) if directory == libc::AT_FDCWD => {
+            let towards_mount = |rest: &[u8]| first == b'.' || rest.get(1) == Some(&first);
+            working_directory::current().is_none() && !working_directory::rest_to_mount().is_some_and(towards_mount)
+        }
         Some(_) => descriptors::find(directory).is_none(),
     }
 }
@@ -56,7 +59,12 @@ pub fn locate(directory: c_int, path: *const c_char, buffer: &mut Buffer) -> Pla
     let start = if directory == libc::AT_FDCWD {
         match working_directory::current() {
             Some(start) => Ok(start),
-            None => return Place::Foreign,
+            None => {
+                return match working_directory::rest_to_mount().and_then(|prefix| below(path, prefix, true)) {
+                    Some(rest) => ours_from_root(rest),
+                    None => Place::Foreign,
+                };
+            }
         }
     } else {
         match descriptors::find(directory) {
@@ -71,11 +79,8 @@ pub fn locate(directory: c_int, path: *const c_char, buffer: &mut Buffer) -> Pla
 }
 
 fn locate_absolute(path: &[u8]) -> Place<'_> {
-    if let Some(rest) = below(path, environment::mount()) {
-        return match state::file_system() {
-            Ok(file_system) => Place::Ours(file_system.root(), if rest.is_empty() { b"/" } else { rest }),
-            Err(error) => Place::Refused(error),
-        };
+    if let Some(rest) = below(path, environment::mount(), false) {
+        return ours_from_root(rest);
     }
     match descriptor_path(path) {
         None => Place::Foreign,
@@ -92,15 +97,24 @@ fn locate_absolute(path: &[u8]) -> Place<'_> {
     }
 }
 
-/// What of `path` comes after the components of `prefix`.
-fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+fn ours_from_root(rest: &[u8]) -> Place<'_> {
+    match state::file_system() {
+        Ok(file_system) => Place::Ours(file_system.root(), if rest.is_empty() { b"/" } else { rest }),
+        Err(error) => Place::Refused(error),
+    }
+}
+
+/// What of `path` comes after the components of `prefix`. A relative path has no slash before its first.
+fn below<'a>(path: &'a [u8], prefix: &[u8], relative: bool) -> Option<&'a [u8]> {
     let mut rest = path;
+    let mut relative = relative;
     for component in prefix.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
         loop {
             let slashes = rest.iter().take_while(|&&byte| byte == b'/').count();
-            if slashes == 0 {
+            if slashes == 0 && !relative {
                 return None;
             }
+            relative = false;
             rest = &rest[slashes..];
             match rest.strip_prefix(b".") {
                 Some(after) if after.first() == Some(&b'/') => rest = after,

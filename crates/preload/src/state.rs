@@ -1,7 +1,7 @@
 //! What this process is attached to, and when that happens: the environment is read once, before other constructors
 //! where the linker allows it; the region is attached at the first call that needs it.
 
-use crate::{descriptors, environment, faults, identity, mappings, message, signals, streams, tags};
+use crate::{descriptors, environment, faults, identity, mappings, message, signals, streams, tags, working_directory};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
@@ -73,9 +73,10 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
     if found {
         // Paths of the program are looked at from now on, good or bad.
         faults::install();
+        working_directory::note_kernel_directory();
         descriptors::rediscover();
         if environment::inherited_directory().is_some() {
-            crate::working_directory::inherit();
+            working_directory::inherit();
         }
     }
     descriptors::begin();

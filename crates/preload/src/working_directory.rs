@@ -2,11 +2,15 @@
 //! really stands in the directory that the mount covers, and relative paths start here instead.
 
 use crate::{environment, signals, state, user};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use lifeboat_fs::{Errno, InodeId, LastLink, Result};
 
 static INSIDE: AtomicBool = AtomicBool::new(false);
 static DIRECTORY: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of the mount's path that are the kernel's working directory, plus one, when that lies above the mount; 0 when
+/// it does not. From there a relative path can lead below the mount.
+static ABOVE: AtomicUsize = AtomicUsize::new(0);
 
 /// A `vfork` child's own directory: it may not change its parent's. Its process, and whether it is inside.
 static CHILD: AtomicU32 = AtomicU32::new(0);
@@ -64,6 +68,33 @@ pub fn enter(directory: InodeId) {
 pub fn leave() {
     if current().is_some() {
         set(None);
+    }
+    note_kernel_directory();
+}
+
+/// Asks the kernel where the process stands.
+pub fn note_kernel_directory() {
+    if !state::configured() || state::borrows_memory() {
+        return;
+    }
+    let mut shown = [0u8; user::PATH_MAX];
+    let length = rustix::fs::readlinkat_raw(rustix::fs::CWD, c"/proc/self/cwd", &mut shown[..]).unwrap_or(0);
+    let directory = match shown.get(..length).unwrap_or_default() {
+        b"/" => b"",
+        [] => return ABOVE.store(0, Ordering::Relaxed),
+        directory => directory,
+    };
+    let rest = environment::mount().strip_prefix(directory);
+    let above = if rest.and_then(<[u8]>::first) == Some(&b'/') { directory.len() + 1 } else { 0 };
+    ABOVE.store(above, Ordering::Relaxed);
+}
+
+/// The rest of the mount's path, beginning with a slash, when the kernel's working directory lies above the mount.
+#[inline(always)]
+pub fn rest_to_mount() -> Option<&'static [u8]> {
+    match ABOVE.load(Ordering::Relaxed) {
+        0 => None,
+        above => environment::mount().get(above - 1..),
     }
 }
 

@@ -110,8 +110,11 @@ pub fn by_name(name: &[u8]) -> Option<&'static dyn Carrier> {
 pub fn collapses_pages(region: &RegionDirectory) -> Result<bool, CreateError> {
     let probed = Shm.create(region, SIZE_STEP, &mut |_, _| {})?;
     let memory = region.open_memory()?;
-    rustix::fs::unlinkat(&memory, c"region.new", AtFlags::empty())
-        .map_err(|errno| CreateError::Failed { doing: "delete", path: ShownPath::of(&new_path(region)), errno })?;
+    rustix::fs::unlinkat(&memory, c"region.new", AtFlags::empty()).map_err(|errno| CreateError::Failed {
+        doing: "delete",
+        path: ShownPath::of(&new_path(region)),
+        errno,
+    })?;
     Ok(probed.pages.page_size() == SIZE_STEP)
 }
 

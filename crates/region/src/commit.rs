@@ -33,12 +33,7 @@ pub fn commit<P: Persistence>(word: &AtomicU64, value: u64, data: MustFence) {
 }
 
 /// Publishes `new` if the word still holds `old`; otherwise the value found.
-pub fn commit_exchange<P: Persistence>(
-    word: &AtomicU64,
-    old: u64,
-    new: u64,
-    data: MustFence,
-) -> Result<(), u64> {
+pub fn commit_exchange<P: Persistence>(word: &AtomicU64, old: u64, new: u64, data: MustFence) -> Result<(), u64> {
     data.fence();
     P::drain();
     word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)?;

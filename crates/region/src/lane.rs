@@ -18,12 +18,12 @@
 //! The transaction word is the commit: before it nothing has happened, after it everything will.
 
 use crate::image::{self, Image};
-use crate::owner::{Owner, State};
-use crate::space;
-use core::cell::Cell;
 use crate::layout::{LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
+use crate::owner::{Owner, State};
 use crate::region::Region;
+use crate::space;
 use crate::{DAMAGED, Errno, Result};
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 use lifeboat_kernels::MustFence;
 
@@ -100,8 +100,7 @@ impl<'r> Lane<'r> {
                 continue;
             }
             let generation = ((word >> 16) as u16).wrapping_add(1);
-            let mine =
-                CLAIMED | (generation as u64) << 16 | (me.slot as u64) << 32 | (me.generation as u64) << 48;
+            let mine = CLAIMED | (generation as u64) << 16 | (me.slot as u64) << 32 | (me.generation as u64) << 48;
             if region.commit_exchange(at + CLAIM, word, mine, MustFence::nothing())? {
                 region.lane_cursor.store(index, Ordering::Relaxed);
                 raise_high_water(region, index)?;

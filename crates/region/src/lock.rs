@@ -129,8 +129,7 @@ impl Lane<'_> {
             self.region.commit_exchange(offset, word, asking, MustFence::nothing())?;
             // The low half is the same with and without waiters, so the sleep below is not disturbed by this.
         }
-        let outcome =
-            futex::wait(low_half(self.region, offset)?, futex::Flags::empty(), word as u32, Some(&PATIENCE));
+        let outcome = futex::wait(low_half(self.region, offset)?, futex::Flags::empty(), word as u32, Some(&PATIENCE));
         if outcome == Err(Errno::TIMEDOUT) {
             recovery::examine(self.region, offset, owner, finish)?;
         }

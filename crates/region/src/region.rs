@@ -72,7 +72,10 @@ impl fmt::Display for AttachError {
                 "the region's file or directory is not owned by this user alone (owner, mode 0600/0700, one name); remove it and create it again"
             ),
             Self::Length(length) => {
-                write!(f, "the region's file has {length} bytes, which no region has: truncated? remove it and create it again")
+                write!(
+                    f,
+                    "the region's file has {length} bytes, which no region has: truncated? remove it and create it again"
+                )
             }
             Self::Superblock(error) => write!(f, "the region's superblock is refused: {error}"),
             Self::Map(error) => write!(f, "cannot map the region: {error}; is the address space limited (ulimit -v)?"),
@@ -107,7 +110,10 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Length(length) => {
-                write!(f, "a region cannot have {length} bytes: take a multiple of 2 MiB, at least 8 MiB, at most 1 TiB")
+                write!(
+                    f,
+                    "a region cannot have {length} bytes: take a multiple of 2 MiB, at least 8 MiB, at most 1 TiB"
+                )
             }
             Self::Name => write!(f, "the region's name is longer than {NAME_LONGEST} bytes"),
             Self::System(error) => write!(f, "cannot initialise the region: {error}"),
@@ -134,11 +140,7 @@ pub fn format(file: BorrowedFd<'_>, options: &FormatOptions<'_>) -> core::result
         job: 0,
         epoch: 0,
         name,
-        features: [
-            crate::superblock::COMPATIBLE,
-            crate::superblock::READ_COMPATIBLE,
-            crate::superblock::INCOMPATIBLE,
-        ],
+        features: [crate::superblock::COMPATIBLE, crate::superblock::READ_COMPATIBLE, crate::superblock::INCOMPATIBLE],
     };
     let mapping = map(file, length).map_err(FormatError::System)?;
     write_superblocks(&mapping, &superblock).map_err(FormatError::System)?;
@@ -202,13 +204,12 @@ pub fn read_superblocks(mapping: &Mapping) -> Result<[core::result::Result<Super
     let mut bytes = [[0u8; ENCODED]; 2];
     mapping.read_bytes(0, &mut bytes[0])?;
     mapping.read_bytes(SUPERBLOCK, &mut bytes[1])?;
-    Ok([
-        Superblock::decode(&bytes[0], mapping.length()),
-        Superblock::decode(&bytes[1], mapping.length()),
-    ])
+    Ok([Superblock::decode(&bytes[0], mapping.length()), Superblock::decode(&bytes[1], mapping.length())])
 }
 
-fn newest(copies: [core::result::Result<Superblock, SuperblockError>; 2]) -> core::result::Result<Superblock, SuperblockError> {
+fn newest(
+    copies: [core::result::Result<Superblock, SuperblockError>; 2],
+) -> core::result::Result<Superblock, SuperblockError> {
     match copies {
         [Ok(a), Ok(b)] => Ok(if b.sequence > a.sequence { b } else { a }),
         [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),

@@ -394,7 +394,8 @@ pub(crate) fn reclaim_owned(region: &Region, dead: Image) -> Result<()> {
         if word & 15 == IN_CLAIM && is_dead((word >> 48) as u32, (word >> 32) as u16)? {
             // A claimed chunk has no linked unit: it was free, or found empty. If the claimer died between its second
             // look and giving the chunk back, the class is still there and the units are examined below.
-            let restored = if Class::of_word(word).is_some() { word & (15 << 4 | DIRTY) | IN_USE } else { FREE | DIRTY };
+            let restored =
+                if Class::of_word(word).is_some() { word & (15 << 4 | DIRTY) | IN_USE } else { FREE | DIRTY };
             region.commit(word_at, restored, MustFence::nothing())?;
         }
     }

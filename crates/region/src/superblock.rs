@@ -62,7 +62,10 @@ impl fmt::Display for SuperblockError {
         match self {
             Self::NoMagic => write!(f, "not a Lifeboat region (no magic number)"),
             Self::OtherVersion(version) => {
-                write!(f, "layout version {version}, this build reads version {VERSION}; use the build that made it, or remove it")
+                write!(
+                    f,
+                    "layout version {version}, this build reads version {VERSION}; use the build that made it, or remove it"
+                )
             }
             Self::Damaged => write!(f, "checksum mismatch"),
             Self::OtherLayout => write!(f, "tables do not fit the region's length"),

@@ -363,6 +363,31 @@ fn shells_redirect_as_on_tmpfs() {
 }
 
 #[test]
+fn odd_corners_of_the_calls_behave_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let mut matrix = Matrix::new("edges");
+    let folder = ScratchDirectory::new("/tmp", "programs");
+    let Some(program) = compile("gcc", "edges.c", &["-O1", "-w", "-pthread"], folder.path()) else { return };
+    let parts = [
+        "pointers",
+        "counts",
+        "descriptors",
+        "spawned",
+        "limits",
+        "locks",
+        "copies",
+        "mappings",
+        "walks",
+        "tree_walk",
+        "threads",
+    ];
+    for part in parts {
+        matrix.run(part, "bash", &format!("{} \"$D\" {part}; echo code $?", program.display()));
+    }
+    matrix.finish("odd corners");
+}
+
+#[test]
 fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
     let _nothing_left = NoResidue::begin();
     let mut matrix = Matrix::new("languages");
@@ -370,7 +395,6 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
     for (compiler, source, options) in [
         ("gcc", "fortify.c", &["-O2", "-D_FORTIFY_SOURCE=2"][..]),
         ("gcc", "fortify.c", &["-O0", "-D_FILE_OFFSET_BITS=64"][..]),
-        ("gcc", "edges.c", &["-O1", "-w", "-pthread"][..]),
         ("g++", "streams.cpp", &["-std=c++17", "-O2", "-D_FORTIFY_SOURCE=2"][..]),
         ("gfortran", "records.f90", &["-O2"][..]),
     ] {

@@ -6,6 +6,7 @@ use crate::failure::{Context, Failure, Outcome};
 use crate::run;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -41,8 +42,9 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // Not through `run`: the region goes away also after an interrupt.
-        let removed = Command::new(&self.command).args(["region", "remove", &self.name, "--force"]).output();
+        // Not through `run`, and out of reach of a second Ctrl-C: the region goes away also after an interrupt.
+        let mut command = Command::new(&self.command);
+        let removed = command.args(["region", "remove", &self.name, "--force"]).process_group(0).output();
         match removed {
             Ok(output) if output.status.success() => {}
             Ok(output) => eprintln!(

@@ -21,6 +21,20 @@ fn on_open(file: OpenFile, operation: impl Fn(&FileSystem, &Caller<'_>, InodeId)
     give(call::call(|file_system, who| operation(file_system, who, file_system.inode_of(file)?)))
 }
 
+/// As [`on_open`], for calls that a descriptor opened with `O_PATH` does not allow.
+fn on_open_for_use(file: OpenFile, operation: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<()>) -> c_int {
+    give(call::call(|file_system, who| {
+        // Answers EBADF for such a descriptor, and nothing else can go wrong with it.
+        file_system.sync(file)?;
+        operation(file_system, who, file_system.inode_of(file)?)
+    }))
+}
+
+/// Whether both times are to stay: then the kernel does not even look at the file.
+fn keeps_both(times: *const timespec) -> bool {
+    times_of_specs(times) == Ok((NewTime::Keep, NewTime::Keep))
+}
+
 fn may(file_system: &FileSystem, who: &Caller<'_>, inode: InodeId, mode: c_int, effective: bool) -> Result<()> {
     let mode = u32::try_from(mode).ok().filter(|mode| mode & !7 == 0).ok_or(Errno::INVAL)?;
     if effective {
@@ -87,7 +101,7 @@ fn set_times_open(file: OpenFile, times: Result<Times>) -> c_int {
     match times {
         Err(error) => fail(error),
         Ok((accessed, modified)) => {
-            on_open(file, |file_system, who, inode| file_system.set_times(who, inode, accessed, modified))
+            on_open_for_use(file, |file_system, who, inode| file_system.set_times(who, inode, accessed, modified))
         }
     }
 }
@@ -150,7 +164,9 @@ hooks! {
     fn fchmod(descriptor: c_int, mode: mode_t) -> c_int {
         match descriptors::find(descriptor) {
             None => next(descriptor, mode),
-            Some(file) => on_open(file, |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777)),
+            Some(file) => {
+                on_open_for_use(file, |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777))
+            }
         }
     }
 
@@ -188,7 +204,9 @@ hooks! {
         match descriptors::find(descriptor) {
             None => next(descriptor, uid, gid),
             Some(file) => {
-                on_open(file, |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)))
+                on_open_for_use(file, |file_system, who, inode| {
+                    file_system.chown(who, inode, wanted(uid), wanted(gid))
+                })
             }
         }
     }
@@ -241,6 +259,9 @@ hooks! {
     }
 
     fn utimensat(directory: c_int, name: *const c_char, times: *const timespec, flags: c_int) -> c_int {
+        if keeps_both(times) {
+            return 0;
+        }
         // The kernel takes a null path for "the descriptor itself", though the C function refuses it.
         let open = super::stat::meant_by_empty_path(directory, name, flags);
         if let Some(file) = open {

@@ -99,14 +99,25 @@ hooks! {
         }
     }
 
-    fn pread(descriptor: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t, also pread64, also __pread64, also __libc_pread {
+    fn pread(
+        descriptor: c_int,
+        buffer: *mut c_void,
+        length: size_t,
+        offset: off_t,
+    ) -> ssize_t, also pread64, also __pread64, also __libc_pread {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length, offset),
             Some(file) => give(at(offset).and_then(|position| read_one(file, buffer, length, position))),
         }
     }
 
-    fn __pread_chk(descriptor: c_int, buffer: *mut c_void, length: size_t, offset: off_t, room: size_t) -> ssize_t, also __pread64_chk {
+    fn __pread_chk(
+        descriptor: c_int,
+        buffer: *mut c_void,
+        length: size_t,
+        offset: off_t,
+        room: size_t,
+    ) -> ssize_t, also __pread64_chk {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length, offset, room),
             Some(file) => {
@@ -116,7 +127,12 @@ hooks! {
         }
     }
 
-    fn pwrite(descriptor: c_int, buffer: *const c_void, length: size_t, offset: off_t) -> ssize_t, also pwrite64, also __pwrite64, also __libc_pwrite {
+    fn pwrite(
+        descriptor: c_int,
+        buffer: *const c_void,
+        length: size_t,
+        offset: off_t,
+    ) -> ssize_t, also pwrite64, also __pwrite64, also __libc_pwrite {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length, offset),
             Some(file) => give(at(offset).and_then(|position| write_one(file, buffer, length, position))),
@@ -151,7 +167,13 @@ hooks! {
         }
     }
 
-    fn preadv2(descriptor: c_int, vector: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t, also preadv64v2 {
+    fn preadv2(
+        descriptor: c_int,
+        vector: *const iovec,
+        count: c_int,
+        offset: off_t,
+        flags: c_int,
+    ) -> ssize_t, also preadv64v2 {
         match descriptors::find(descriptor) {
             None => next(descriptor, vector, count, offset, flags),
             Some(_) if flags & !HARMLESS != 0 => fail(Errno::OPNOTSUPP),
@@ -159,7 +181,13 @@ hooks! {
         }
     }
 
-    fn pwritev2(descriptor: c_int, vector: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t, also pwritev64v2 {
+    fn pwritev2(
+        descriptor: c_int,
+        vector: *const iovec,
+        count: c_int,
+        offset: off_t,
+        flags: c_int,
+    ) -> ssize_t, also pwritev64v2 {
         match descriptors::find(descriptor) {
             None => next(descriptor, vector, count, offset, flags),
             Some(file) => give(write_pieces_with_flags(file, vector, count, offset, flags)),

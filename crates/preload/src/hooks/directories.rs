@@ -214,7 +214,12 @@ fn scan(
 }
 
 hooks! {
-    fn scandir(name: *const c_char, list: *mut *mut *mut dirent64, filter: Filter, compare: Compare) -> c_int, also scandir64 {
+    fn scandir(
+        name: *const c_char,
+        list: *mut *mut *mut dirent64,
+        filter: Filter,
+        compare: Compare,
+    ) -> c_int, also scandir64 {
         if path::surely_foreign(libc::AT_FDCWD, name) {
             return next(name, list, filter, compare);
         }
@@ -252,7 +257,12 @@ pub(super) struct GlobResult {
 const GLOB_ALTDIRFUNC: c_int = 1 << 9;
 
 hooks! {
-    fn glob(pattern: *const c_char, flags: c_int, on_error: *const c_void, result: *mut GlobResult) -> c_int, also glob64 {
+    fn glob(
+        pattern: *const c_char,
+        flags: c_int,
+        on_error: *const c_void,
+        result: *mut GlobResult,
+    ) -> c_int, also glob64 {
         if flags & GLOB_ALTDIRFUNC != 0 || path::surely_foreign(libc::AT_FDCWD, pattern) {
             return next(pattern, flags, on_error, result);
         }

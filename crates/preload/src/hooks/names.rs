@@ -79,6 +79,10 @@ fn leave_for(
 ) -> c_int {
     let mut buffers = [[0; user::PATH_MAX]; 2];
     let [first_out, second_out] = &mut buffers;
+    if user::path(old.1, first_out).is_err() || user::path(new.1, second_out).is_err() {
+        // Unreadable or too long: the kernel says so before it looks at anything else.
+        return theirs(old, new);
+    }
     let old = match outside_or_as_it_is(old, first, last, first_out) {
         Some(old) => old,
         None => return fail(Errno::XDEV),
@@ -317,7 +321,9 @@ fn read_link(
     if path::is_empty(name)
         && let Some(file) = crate::descriptors::find(directory)
     {
-        return give(call::call(|file_system, _| put(file_system, file_system.inode_of(file)?)));
+        let answer = call::call(|file_system, _| put(file_system, file_system.inode_of(file)?));
+        // What is no link is not there to be read.
+        return give(answer.map_err(|error| if error == Errno::INVAL && length > 0 { Errno::NOENT } else { error }));
     }
     path::on_inode(directory, name, LastLink::Keep, theirs, |file_system, _, inode| put(file_system, inode))
 }
@@ -349,5 +355,32 @@ hooks! {
             return next(directory, name, buffer, length, room);
         }
         read_link(directory, name, buffer, length, |directory, name| next(directory, name, buffer, length, room))
+    }
+}
+
+/// The calls of programs linked before glibc 2.33, which pass a version of the interface first.
+mod old {
+    use super::*;
+
+    hooks! {
+        fn __xmknod(_version: c_int, name: *const c_char, mode: libc::mode_t, device: *const libc::dev_t) -> c_int {
+            match user::get(device) {
+                Ok(device) => super::mknod(name, mode, device),
+                Err(error) => fail(error),
+            }
+        }
+
+        fn __xmknodat(
+            _version: c_int,
+            directory: c_int,
+            name: *const c_char,
+            mode: libc::mode_t,
+            device: *const libc::dev_t,
+        ) -> c_int {
+            match user::get(device) {
+                Ok(device) => super::mknodat(directory, name, mode, device),
+                Err(error) => fail(error),
+            }
+        }
     }
 }

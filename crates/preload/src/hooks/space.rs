@@ -11,6 +11,8 @@ fn length(length: off_t) -> Result<u64> {
 }
 
 fn allocate(file: OpenFile, mode: c_int, offset: off_t, count: off_t) -> Result<()> {
+    // Answers EBADF for a descriptor opened with O_PATH.
+    call::data(|file_system| file_system.sync(file))?;
     let mode = u32::try_from(mode).map_err(|_| Errno::OPNOTSUPP)?;
     let offset = length(offset)?;
     let count = length(count).and_then(|count| if count == 0 { Err(Errno::INVAL) } else { Ok(count) })?;

@@ -33,7 +33,7 @@ use super::populate::{Finish, check_before, populate};
 use super::{Carrier, Created, Survives, create_file, new_path, tmpfs};
 use crate::budget;
 use crate::place::{Reason, RegionDirectory, ShownPath, Text};
-use crate::process::{parse_decimal, pid_namespace, start_time};
+use crate::process::{decimal, parse_decimal, pid_namespace, read_small, start_time};
 
 pub use process::{Keeping, keep_descriptors_from_children};
 
@@ -226,9 +226,10 @@ impl KeeperNote {
         pid_namespace().is_ok_and(|own| own == self.namespace)
     }
 
-    /// Whether that very process is there (perhaps ending).
+    /// Whether that very process is there and has not ended.
     pub fn is_alive(&self) -> bool {
-        self.is_visible() && start_time(self.pid).is_ok_and(|started| started == self.started)
+        let same = self.is_visible() && start_time(self.pid).is_ok_and(|started| started == self.started);
+        same && !has_exited(self.pid)
     }
 
     /// Ends the keeper and waits until it has given the memory back; tells whether it is gone.
@@ -263,6 +264,17 @@ impl KeeperNote {
         }
         !self.is_alive()
     }
+}
+
+/// Whether the process is a zombie, whose memory is gone and whose parent has not looked yet.
+fn has_exited(pid: u32) -> bool {
+    let mut path = [0; 64];
+    let length = decimal(b"/proc/", u64::from(pid), b"/stat", &mut path);
+    let mut text = [0; 1024];
+    let Ok(have) = read_small(&path[..length], &mut text) else { return false };
+    // Behind the name of the command, which may hold anything.
+    let state = text[..have].iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
+    matches!(state, Some(b'Z' | b'X'))
 }
 
 /// Whether the region in `directory` has, or had, a keeper.

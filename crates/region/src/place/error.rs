@@ -245,7 +245,10 @@ impl fmt::Display for RemoveError {
                 )
             }
             RemoveError::KeeperStays { path, pid } => {
-                write!(out, "the keeper of {path}, process {pid}, does not end: kill it, or add --force to leave it behind")
+                write!(
+                    out,
+                    "the keeper of {path}, process {pid}, does not end: kill it, or add --force to leave it behind"
+                )
             }
             RemoveError::Foreign { path } => {
                 write!(out, "{path} is not part of a region: move it away and remove the region again")

@@ -350,6 +350,9 @@ impl Volume for KernelVolume {
 
     fn truncate(&self, base: Base<RawFd>, path: &[u8], length: u64) -> Answer<()> {
         // There is no `truncateat`: the working directory serves, which nothing else in these processes relies on.
+        if path.is_empty() {
+            return Err(libc::ENOENT);
+        }
         let path = c_string(path);
         // SAFETY: see above.
         answer(unsafe { libc::fchdir(self.at(base)) })?;

@@ -8,9 +8,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, IoSlice};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use super::peer::uid_of_peer;
@@ -61,8 +59,7 @@ impl Keeping {
     pub fn listen(region: RegionDirectory) -> Result<Keeping, CreateError> {
         let wrong = |errno| failed("listen on", &region, SOCKET_NEW, errno);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let listener =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(wrong)?;
+        let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(wrong)?;
         let address = socket_address(region.directory(), SOCKET_NEW).map_err(wrong)?;
         rustix::net::bind(&listener, &address).map_err(wrong)?;
         rustix::net::listen(&listener, QUEUE).map_err(wrong)?;
@@ -74,6 +71,16 @@ impl Keeping {
     /// region, gives up, or dies.
     pub fn serve_creator(&self, creator: BorrowedFd<'_>) {
         while self.is_wanted() && !self.serve_one(Some(creator)) {}
+    }
+
+    /// As [`Keeping::serve_creator`] with the pipe that this process was started with as its standard output, which leads
+    /// nowhere afterwards.
+    pub fn serve_creator_on_standard_output(&self) {
+        // SAFETY: the standard output of a keeper process stays open as long as the process.
+        self.serve_creator(unsafe { rustix::stdio::stdout() });
+        if let Ok(nowhere) = rustix::fs::open(c"/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let _ = rustix::stdio::dup2_stdout(&nowhere);
+        }
     }
 
     /// Hands out the region's file until the region is removed; returns at once if it was never published.

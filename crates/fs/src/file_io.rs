@@ -1,0 +1,136 @@
+//! Reading, writing and seeking through an open file.
+
+use crate::data::{Source, total};
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId, SIZE_LARGEST, size_of};
+use crate::open_file::{OFFSET, OpenFile, reads, writes};
+use crate::types::Position;
+use crate::{Errno, Result, UserSource, UserTarget};
+use core::sync::atomic::Ordering;
+use lifeboat_region::process;
+use rustix::fs::OFlags;
+
+impl FileSystem {
+    /// Reads into the pieces, in order. Fewer bytes than asked at the end of the file.
+    pub fn read(&self, file: OpenFile, into: &[UserTarget<'_>], at: Position) -> Result<usize> {
+        let (slot, flags) = self.flags(file)?;
+        if !reads(flags) {
+            return Err(Errno::BADF);
+        }
+        let inode = self.inode_of(file)?;
+        if self.is_directory(inode)? {
+            return Err(Errno::ISDIR);
+        }
+        let length = total(into.iter().map(UserTarget::len))?;
+        let count = match at {
+            Position::At(offset) => self.read_range(inode, into, offset, length)?,
+            Position::Current => self.read_current(slot, inode, into, length)?,
+        };
+        if count > 0 && !flags.contains(OFlags::NOATIME) {
+            self.set(inode, inode::ACCESSED, process::now() as u64)?;
+        }
+        Ok(count as usize)
+    }
+
+    fn read_current(&self, slot: u64, inode: InodeId, into: &[UserTarget<'_>], length: u64) -> Result<u64> {
+        let position = self.region().word(slot + OFFSET)?;
+        // Reserved first, so that processes that share the offset read different bytes.
+        let (offset, wanted) = loop {
+            let offset = position.load(Ordering::Acquire);
+            let size = size_of(self.field(inode, inode::SIZE)?);
+            let wanted = length.min(size.saturating_sub(offset));
+            if position.compare_exchange(offset, offset + wanted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                break (offset, wanted);
+            }
+        };
+        let outcome = self.read_range(inode, into, offset, wanted);
+        let count = *outcome.as_ref().unwrap_or(&0);
+        if count < wanted {
+            let _ = position.compare_exchange(offset + wanted, offset + count, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
+    pub fn write(&self, file: OpenFile, from: &[UserSource<'_>], at: Position) -> Result<usize> {
+        let (slot, flags) = self.flags(file)?;
+        if !writes(flags) {
+            return Err(Errno::BADF);
+        }
+        let inode = self.inode_of(file)?;
+        let length = total(from.iter().map(UserSource::len))?;
+        let mut source = Source::new(from);
+        if flags.contains(OFlags::APPEND) {
+            let (count, start) = self.append_range(inode, &mut source, length)?;
+            if at == Position::Current && count > 0 {
+                self.region().word(slot + OFFSET)?.store(start + count, Ordering::Release);
+            }
+            return Ok(count as usize);
+        }
+        let count = match at {
+            Position::At(offset) => self.write_range(inode, &mut source, offset, length)?,
+            Position::Current => self.write_current(slot, inode, &mut source, length)?,
+        };
+        Ok(count as usize)
+    }
+
+    fn write_current(&self, slot: u64, inode: InodeId, source: &mut Source<'_, '_>, length: u64) -> Result<u64> {
+        let position = self.region().word(slot + OFFSET)?;
+        let offset = position.fetch_add(length, Ordering::AcqRel);
+        let outcome = self.write_range(inode, source, offset, length);
+        let count = *outcome.as_ref().unwrap_or(&0);
+        if count < length {
+            let _ = position.compare_exchange(offset + length, offset + count, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Moves the offset. `whence`: 0 from the start, 1 from here, 2 from the end, 3 to data, 4 to a hole.
+    pub fn seek(&self, file: OpenFile, offset: i64, whence: u32) -> Result<u64> {
+        let (slot, flags) = self.flags(file)?;
+        if flags.contains(OFlags::PATH) {
+            return Err(Errno::BADF);
+        }
+        let inode = self.inode_of(file)?;
+        let position = self.region().word(slot + OFFSET)?;
+        let is_directory = self.is_directory(inode)?;
+        let base = match whence {
+            0 => 0,
+            1 => position.load(Ordering::Acquire) as i64,
+            2 if is_directory => return Err(Errno::INVAL),
+            2 => size_of(self.field(inode, inode::SIZE)?) as i64,
+            3 | 4 => {
+                let from = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+                let found = self.seek_data(inode, from, whence == 4)?;
+                position.store(found, Ordering::Release);
+                return Ok(found);
+            }
+            _ => return Err(Errno::INVAL),
+        };
+        let to = base.checked_add(offset).ok_or(Errno::OVERFLOW)?;
+        // Cookies of directories use all 63 bits.
+        if to < 0 || (!is_directory && to as u64 > SIZE_LARGEST) {
+            return Err(Errno::INVAL);
+        }
+        position.store(to as u64, Ordering::Release);
+        Ok(to as u64)
+    }
+
+    /// Sets the size of an open file.
+    pub fn truncate_open(&self, file: OpenFile, length: u64) -> Result<()> {
+        let (_, flags) = self.flags(file)?;
+        if flags.contains(OFlags::PATH) {
+            return Err(Errno::BADF);
+        }
+        let inode = self.inode_of(file)?;
+        if !writes(flags) || self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
+            return Err(Errno::INVAL);
+        }
+        self.resize(inode, length)
+    }
+
+    /// Everything that was written is where it stays: memory needs no more.
+    pub fn sync(&self, file: OpenFile) -> Result<()> {
+        if self.flags(file)?.1.contains(OFlags::PATH) { Err(Errno::BADF) } else { Ok(()) }
+    }
+}

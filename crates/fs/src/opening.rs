@@ -1,0 +1,182 @@
+//! Opening: from a path and flags to an open file.
+
+use crate::file_system::FileSystem;
+use crate::inode::{self, InodeId};
+use crate::namespace::NewInode;
+use crate::open_file::{INODE, OpenFile, reads, writes};
+use crate::types::{Caller, LastLink};
+use crate::walk::{EXECUTE, Ending, Last, Place, READ, WRITE};
+use crate::{Errno, Result};
+use lifeboat_region::MustFence;
+use rustix::fs::OFlags;
+
+impl FileSystem {
+    /// Opens a path. `flags` are the kernel's `O_*` bits.
+    pub fn open(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: i32, mode: u32) -> Result<OpenFile> {
+        let mut flags = OFlags::from_bits_retain(flags as u32);
+        if flags.contains(OFlags::PATH) {
+            flags &= OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        }
+        if flags.contains(OFlags::TMPFILE) {
+            return self.open_nameless(who, dir, path, flags, mode);
+        }
+        if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
+            return Err(Errno::INVAL);
+        }
+        let keep = flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
+        let creates = flags.contains(OFlags::CREATE);
+        let last = match (keep, path.last() == Some(&b'/')) {
+            (_, true) if creates => Last::Create,
+            (true, false) => Last::Keep,
+            _ if creates => Last::Create,
+            _ => Last::Follow,
+        };
+        self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
+    }
+
+    fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, flags: OFlags, mode: u32) -> Result<OpenFile> {
+        if flags.contains(OFlags::CREATE) {
+            if place.slash {
+                return Err(Errno::ISDIR);
+            }
+            if place.ending != Ending::Name {
+                return Err(if flags.contains(OFlags::EXCL) { Errno::EXIST } else { Errno::ISDIR });
+            }
+            if place.found.is_some() && flags.contains(OFlags::EXCL) {
+                return Err(Errno::EXIST);
+            }
+        }
+        let mut found = place.found;
+        for _ in 0..crate::TRIES {
+            let inode = match found {
+                Some(inode) => inode,
+                None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT),
+                None => {
+                    let new =
+                        NewInode { mode: inode::REGULAR | mode & 0o7777 & !who.umask, device: 0, links: 1, flags: 0 };
+                    // Its creator may write whatever the mode says.
+                    match self
+                        .open_new(flags, |file| self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode)))
+                    {
+                        Ok(file) => return Ok(file),
+                        Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                            let name = self.name(place.name)?;
+                            found = self.find(place.dir, &name)?.map(|found| found.child);
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            if place.slash && !self.is_directory(inode)? {
+                return Err(Errno::NOTDIR);
+            }
+            match self.open_existing(who, inode, flags) {
+                // Removed since it was found.
+                Err(Errno::STALE) if place.ending == Ending::Name => {
+                    let name = self.name(place.name)?;
+                    found = self.find(place.dir, &name)?.map(|found| found.child);
+                }
+                Err(Errno::STALE) => return Err(Errno::NOENT),
+                other => return other,
+            }
+        }
+        // The name leads to nothing, however often it is looked at.
+        Err(Errno::UCLEAN)
+    }
+
+    fn open_existing(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
+        self.validate(inode)?;
+        let kind = self.mode(inode)? & inode::TYPE_MASK;
+        if flags.contains(OFlags::PATH) {
+            if flags.contains(OFlags::DIRECTORY) && kind != inode::DIRECTORY {
+                return Err(Errno::NOTDIR);
+            }
+            return self.take_slot(inode, flags);
+        }
+        match kind {
+            inode::LINK if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
+            inode::LINK => return Err(Errno::LOOP),
+            inode::DIRECTORY if writes(flags) || flags.intersects(OFlags::CREATE | OFlags::TRUNC) => {
+                return Err(Errno::ISDIR);
+            }
+            inode::DIRECTORY | inode::REGULAR => {}
+            _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
+            // Nothing is behind a FIFO, socket or device name.
+            _ => {
+                self.permit_open(who, inode, flags)?;
+                return Err(Errno::NXIO);
+            }
+        }
+        if flags.contains(OFlags::DIRECTORY) && kind != inode::DIRECTORY {
+            return Err(Errno::NOTDIR);
+        }
+        self.permit_open(who, inode, flags)?;
+        if flags.contains(OFlags::NOATIME) && who.uid != 0 && self.field(inode, inode::IDS)? as u32 != who.uid {
+            return Err(Errno::PERM);
+        }
+        if flags.contains(OFlags::TRUNC) && kind == inode::REGULAR {
+            self.permit(who, inode, WRITE)?;
+            self.resize(inode, 0)?;
+        }
+        if writes(flags) && self.field(inode, inode::MODE)? & inode::SEALED != 0 {
+            self.unseal(inode)?;
+        }
+        self.take_slot(inode, flags)
+    }
+
+    fn permit_open(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<()> {
+        let wanted = if reads(flags) { READ } else { 0 } | if writes(flags) { WRITE } else { 0 };
+        self.permit(who, inode, wanted)
+    }
+
+    /// `O_TMPFILE`: a regular file without a name in the directory `path`.
+    fn open_nameless(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: OFlags, mode: u32) -> Result<OpenFile> {
+        if !writes(flags) {
+            return Err(Errno::INVAL);
+        }
+        let parent = self.resolve(who, dir, path, LastLink::Follow)?;
+        if !self.is_directory(parent)? {
+            return Err(Errno::NOTDIR);
+        }
+        self.permit(who, parent, WRITE | EXECUTE)?;
+        let linkable = if flags.contains(OFlags::EXCL) { 0 } else { inode::LINKABLE };
+        let new = NewInode { mode: inode::REGULAR | mode & 0o7777 & !who.umask, device: 0, links: 0, flags: linkable };
+        self.open_new(flags - OFlags::TMPFILE, |file| {
+            let lane = self.lane()?;
+            let mut transaction = lane.begin();
+            let id = self.new_inode(&mut transaction, &lane, who, parent, &new)?;
+            let data = self.bind(file, id)?;
+            transaction.commit(data)?;
+            Ok(id)
+        })
+    }
+
+    /// Makes an inode that is open from its first moment: nobody can remove it in between.
+    fn open_new(&self, flags: OFlags, make: impl Fn(OpenFile) -> Result<InodeId>) -> Result<OpenFile> {
+        let file = self.reserve_slot()?;
+        let at = self.open_file_at(file)?;
+        let made = self.with_room(|| make(file));
+        let word = self.region().load(at)?;
+        match made {
+            Ok(inode) => self.publish_slot(file, inode, flags),
+            Err(error) => {
+                self.region().commit(at, word & !0xffff, MustFence::nothing())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ties a reserved slot to an inode that is still private.
+    fn bind(&self, file: OpenFile, inode: InodeId) -> Result<MustFence> {
+        self.region().commit(self.open_file_at(file)? + INODE, inode.to_word(), MustFence::nothing())?;
+        self.set(inode, inode::OPENS, 1)?;
+        Ok(MustFence::nothing())
+    }
+
+    /// Opens an inode that somebody has open already (`/proc/self/fd`). Permissions are not checked again.
+    pub fn open_inode(&self, who: &Caller<'_>, inode: InodeId, flags: i32) -> Result<OpenFile> {
+        let flags = OFlags::from_bits_retain(flags as u32);
+        self.open_existing(who, inode, flags).map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })
+    }
+}
