@@ -31,6 +31,7 @@ const fn tool(sign: &'static str, package: &'static str, why: &'static str, purp
 }
 
 const TOOLS: &[Tool] = &[
+    tool("git", "git", "runs unmodified under interception", &[Purpose::Test]),
     tool("gcc", "gcc", "compiles test programs and the solver in C", &[Purpose::Test, Purpose::Demo]),
     tool("/usr/include/stdio.h", "libc6-dev", "headers for them", &[Purpose::Test, Purpose::Demo]),
     tool("g++", "g++", "compiles test programs in C++", &[Purpose::Test]),
@@ -39,7 +40,6 @@ const TOOLS: &[Tool] = &[
     tool("find", "findutils", "runs unmodified under interception", &[Purpose::Test]),
     tool("tar", "tar", "runs unmodified under interception", &[Purpose::Test]),
     tool("gzip", "gzip", "runs unmodified under interception", &[Purpose::Test]),
-    tool("rsync", "rsync", "runs unmodified under interception", &[Purpose::Test]),
     tool("dash", "dash", "runs unmodified under interception", &[Purpose::Test]),
     tool("bash", "bash", "runs unmodified under interception", &[Purpose::Test]),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),

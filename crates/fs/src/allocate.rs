@@ -99,7 +99,7 @@ impl FileSystem {
         let last_whole = inside_end - inside_end % BLOCK;
         self.zero_linked(inode, offset, inside_end)?;
         if first_whole < last_whole {
-            Pruner::new(self, &lane, inode).punch(first_whole, last_whole)?;
+            Pruner::of_living_file(self, &lane, inode).punch(first_whole, last_whole)?;
         }
         self.changed_now(inode)
     }

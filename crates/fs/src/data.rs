@@ -265,7 +265,14 @@ impl FileSystem {
         let mut transaction = lane.begin();
         let mut data = MustFence::nothing();
         if target == Target::Hole && last == 0 {
-            let block = self.data_block(lane)?;
+            let block = match self.data_block(lane) {
+                // All that is free may be large.
+                Err(Errno::NOSPC) => {
+                    let unit = lane.allocate(Class::Extent, None)?;
+                    return self.link_extent(lane, inode, slot, &unit);
+                }
+                other => other?,
+            };
             data = data.and(self.zeroed(&block)?);
             self.link_unit(&mut transaction, &block, Kind::Data, inode)?;
             transaction.set(slot.map_at, Target::Block(block.at).encode())?;

@@ -79,7 +79,7 @@ impl FileSystem {
     /// Unlinks everything beyond the size and zeroes the rest of the last unit. The inode is locked.
     pub(crate) fn trim(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
         let size = size_of(self.field(inode, inode::SIZE)?);
-        let mut pruner = Pruner::new(self, lane, inode);
+        let mut pruner = Pruner::of_living_file(self, lane, inode);
         pruner.cut(size)?;
         let within = size % EXTENT;
         if within != 0
@@ -118,11 +118,18 @@ pub(crate) struct Pruner<'p, 'r> {
     transaction: Option<Transaction<'p, 'r>>,
     owners: [u64; BATCH],
     count: usize,
+    /// Whether a mapping must see zeros where units are unlinked: the file lives on, cut or with a hole.
+    cuts: bool,
 }
 
 impl<'p, 'r> Pruner<'p, 'r> {
     pub(crate) fn new(fs: &'p FileSystem, lane: &'p Lane<'r>, inode: InodeId) -> Self {
-        Pruner { fs, lane, inode, transaction: None, owners: [0; BATCH], count: 0 }
+        Pruner { fs, lane, inode, transaction: None, owners: [0; BATCH], count: 0, cuts: false }
+    }
+
+    /// For a file that lives on.
+    pub(crate) fn of_living_file(fs: &'p FileSystem, lane: &'p Lane<'r>, inode: InodeId) -> Self {
+        Pruner { cuts: true, ..Pruner::new(fs, lane, inode) }
     }
 
     /// Unlinks every unit that lies wholly at or beyond byte `size`.
@@ -153,6 +160,9 @@ impl<'p, 'r> Pruner<'p, 'r> {
         let owner_at = space::find_owner(self.fs.region(), class, at)?;
         let owner = Owner::decode(self.fs.region().load(owner_at)?).ok_or(DAMAGED)?;
         let (fs, inode) = (self.fs, self.inode);
+        if self.cuts && owner.mapped && fs.is_pinned_number(inode.number())? {
+            fs.region().zero(at, class.size() as usize)?.fence();
+        }
         let transaction = self.transaction();
         transaction.set(link_at, 0)?;
         transaction.set(owner_at, owner.in_limbo().encode())?;

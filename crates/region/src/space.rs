@@ -18,8 +18,10 @@ const IN_CLAIM: u64 = 1;
 const IN_USE: u64 = 2;
 const DIRTY: u64 = 1 << 8;
 
-/// How many chunks of the wanted class are searched before a fresh one is opened.
-const SEARCHED_FIRST: u32 = 3;
+/// How many chunks of the wanted class are searched before a fresh one is opened. The search goes on where the last one
+/// found something, so a unit that is in use is looked at once a round; opening fresh chunks sooner would spread a class over
+/// all of them, and leave none for the others.
+const SEARCHED_FIRST: u32 = 64;
 
 /// Class of a chunk: the size of its units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,7 +234,7 @@ impl Search<'_, '_> {
             return Ok(found);
         }
         let mut searched = 0;
-        for step in 1..=chunks.min(256) {
+        for step in 1..=chunks.min(4096) {
             let chunk = (current + step) % chunks;
             if self.is_of_class(chunk)? {
                 if let Some(found) = self.in_chunk(chunk, 0)? {
