@@ -412,8 +412,20 @@ fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     let mode = if arguments.force { RemoveMode::Force } else { RemoveMode::KeepUsed };
-    place.remove(name, mode, &mut is_in_use)?;
+    place.remove(name, mode, &mut is_in_use_for_long)?;
     Ok(())
+}
+
+/// As [`is_in_use`], after waiting a little for who only looks (another `region list`).
+fn is_in_use_for_long(directory: &RegionDirectory) -> bool {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    while is_in_use(directory) {
+        if std::time::Instant::now() > patience {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    false
 }
 
 /// Whether a living process has the region: by its memory maps, and by the slots for processes that cannot be seen.
