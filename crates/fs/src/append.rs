@@ -4,10 +4,10 @@
 //! inode's lock, to the end of the file. The lock is never held while the program's memory is touched.
 
 use crate::checksum;
-use crate::data::Source;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
+use crate::pieces::Source;
 use crate::{Errno, Result, UserSource};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;

@@ -10,7 +10,8 @@ use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
-use crate::{Errno, Result, UserSource};
+use crate::pieces::Source;
+use crate::{Errno, Result};
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
@@ -23,49 +24,6 @@ const PENDING: usize = 16;
 const LARGE_FROM: u64 = 4;
 /// Extents of a 2 MiB run.
 const RUN: u64 = 32;
-
-/// Bytes of several pieces, taken in order.
-pub(crate) struct Source<'s, 'u> {
-    pieces: &'s [UserSource<'u>],
-    skip: usize,
-}
-
-impl<'s, 'u> Source<'s, 'u> {
-    pub(crate) fn new(pieces: &'s [UserSource<'u>]) -> Self {
-        Source { pieces, skip: 0 }
-    }
-
-    /// Calls `copy(piece, skip, length, offset)` for the next `length` bytes.
-    pub(crate) fn take(
-        &mut self,
-        length: usize,
-        mut copy: impl FnMut(&UserSource<'u>, usize, usize, u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut done = 0;
-        while done < length {
-            let (piece, rest) = self.pieces.split_first().ok_or(Errno::INVAL)?;
-            let here = (piece.len() - self.skip).min(length - done);
-            if here > 0 {
-                copy(piece, self.skip, here, done as u64)?;
-            }
-            done += here;
-            self.skip += here;
-            if self.skip == piece.len() {
-                (self.pieces, self.skip) = (rest, 0);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Length of all pieces; `INVAL` when it does not fit a signed word.
-pub(crate) fn total(lengths: impl Iterator<Item = usize>) -> Result<u64> {
-    let mut sum = 0u64;
-    for length in lengths {
-        sum = sum.checked_add(length as u64).ok_or(Errno::INVAL)?;
-    }
-    if sum > i64::MAX as u64 { Err(Errno::INVAL) } else { Ok(sum) }
-}
 
 struct Filled {
     extent: u64,

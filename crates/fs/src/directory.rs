@@ -191,13 +191,9 @@ impl FileSystem {
             head_at = self.split(transaction, lane, dir, head_at, depth, key)?;
         }
         let entry = self.new_entry(transaction, lane, dir, name, key, child, kind)?;
-        let head = self.staged_or_private(transaction, head_at)?;
+        let head = transaction.get(head_at)?;
         self.region().commit(entry.at + NEXT, head, MustFence::nothing())?;
         transaction.set(head_at, Target::Entry(entry.at).encode())
-    }
-
-    fn staged_or_private(&self, transaction: &Transaction<'_, '_>, at: u64) -> Result<u64> {
-        transaction.get(at)
     }
 
     /// Replaces a long chain by an index node; answers where `key` belongs now.

@@ -1,9 +1,9 @@
 //! Reading, writing and seeking through an open file.
 
-use crate::data::{Source, total};
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of};
 use crate::open_file::{OFFSET, OpenFile, reads, writes};
+use crate::pieces::{Source, total};
 use crate::types::Position;
 use crate::{Errno, Result, UserSource, UserTarget};
 use core::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ impl FileSystem {
         if self.is_directory(inode)? {
             return Err(Errno::ISDIR);
         }
-        let length = total(into.iter().map(UserTarget::len))?;
+        let length = total(into)?;
         let count = match at {
             Position::At(offset) => self.read_range(inode, into, offset, length)?,
             Position::Current => self.read_current(slot, inode, into, length)?,
@@ -58,7 +58,7 @@ impl FileSystem {
             return Err(Errno::BADF);
         }
         let inode = self.inode_of(file)?;
-        let length = total(from.iter().map(UserSource::len))?;
+        let length = total(from)?;
         let mut source = Source::new(from);
         if flags.contains(OFlags::APPEND) {
             let (count, start) = self.append_range(inode, &mut source, length)?;

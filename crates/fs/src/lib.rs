@@ -27,6 +27,7 @@ mod namespace;
 mod open_file;
 mod opening;
 mod paths;
+mod pieces;
 mod pin;
 mod read;
 mod read_dir;

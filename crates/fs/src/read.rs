@@ -3,40 +3,13 @@
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, size_of};
 use crate::map_word::Target;
+use crate::pieces::Pieces;
 use crate::{Errno, Result, UserTarget};
 use core::sync::atomic::{Ordering, fence};
 use lifeboat_region::layout::EXTENT;
 
 /// How often a read starts again because the file was cut meanwhile.
 const TRIES: u32 = 1000;
-
-struct Targets<'t, 'u> {
-    pieces: &'t [UserTarget<'u>],
-    skip: usize,
-}
-
-impl<'t, 'u> Targets<'t, 'u> {
-    fn give(
-        &mut self,
-        length: usize,
-        mut copy: impl FnMut(&UserTarget<'u>, usize, usize, u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut done = 0;
-        while done < length {
-            let (piece, rest) = self.pieces.split_first().ok_or(Errno::INVAL)?;
-            let here = (piece.len() - self.skip).min(length - done);
-            if here > 0 {
-                copy(piece, self.skip, here, done as u64)?;
-            }
-            done += here;
-            self.skip += here;
-            if self.skip == piece.len() {
-                (self.pieces, self.skip) = (rest, 0);
-            }
-        }
-        Ok(())
-    }
-}
 
 impl FileSystem {
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
@@ -61,7 +34,7 @@ impl FileSystem {
 
     fn copy_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, count: u64) -> Result<()> {
         let region = self.region();
-        let mut targets = Targets { pieces: into, skip: 0 };
+        let mut targets = Pieces::new(into);
         let (mut at, end) = (offset, offset + count);
         while at < end {
             let here = (end - at).min(EXTENT - at % EXTENT);
@@ -70,7 +43,7 @@ impl FileSystem {
                 None => Target::Hole,
             };
             self.each_run(target, at % EXTENT, here, |_, length, place| {
-                targets.give(length as usize, |piece, skip, part, done| match place {
+                targets.take(length as usize, |piece, skip, part, done| match place {
                     Some(place) => region.copy_out(place + done, piece, skip, part),
                     None => region.zero_out(piece, skip, part),
                 })
