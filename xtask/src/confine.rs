@@ -190,6 +190,27 @@ impl Stage {
         Ok(target)
     }
 
+    /// Where [`Stage::copy_package`] puts a package.
+    pub fn package(&self, folder: &Path) -> PathBuf {
+        self.folder.join("packages").join(folder.file_name().unwrap_or_default())
+    }
+
+    /// Copies what tests read beside their source: a package's `programs`. Does nothing the second time.
+    pub fn copy_package(&self, folder: &Path) -> Outcome {
+        let (source, target) = (folder.join("programs"), self.package(folder).join("programs"));
+        if target.exists() || !source.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&target).context(format_args!("make {}", target.display()))?;
+        for entry in fs::read_dir(&source).context(format_args!("list {}", source.display()))? {
+            let file = entry.context(format_args!("list {}", source.display()))?.path();
+            let copy = target.join(file.file_name().unwrap_or_default());
+            fs::copy(&file, &copy).context(format_args!("copy {}", file.display()))?;
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).context("make a copy readable")?;
+        }
+        Ok(())
+    }
+
     /// A folder in it that belongs to a user alone.
     pub fn folder_of(&self, name: &str, user: Option<u32>) -> Outcome<PathBuf> {
         let folder = self.folder.join(name);

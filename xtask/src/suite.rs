@@ -111,6 +111,7 @@ impl Setting<'_> {
             .env("RUST_BACKTRACE", "1");
         if let Some(user) = &self.user {
             command.current_dir(user.home).env("HOME", user.home).env("TMPDIR", user.temporary);
+            command.env("CARGO_MANIFEST_DIR", user.stage.package(&program.folder));
             for name in ["USER", "LOGNAME", "MAIL", "XDG_RUNTIME_DIR", "SUDO_USER", "SUDO_UID"] {
                 command.env_remove(name);
             }

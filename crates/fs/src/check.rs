@@ -8,7 +8,7 @@ use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target};
 use crate::{NAME_LONGEST, Result};
 use core::fmt;
 use lifeboat_region::image::{self, Image};
-use lifeboat_region::layout::{BLOCK, CELL, ENTRY, EXTENT, RENAME_LOCK, SWEEP_LOCK};
+use lifeboat_region::layout::{BLOCK, CELL, ENTRY, EXTENT, FILE_LOCK_WAITS, RENAME_LOCK, SWEEP_LOCK};
 use lifeboat_region::mapping::Scratch;
 use lifeboat_region::owner::{Kind, State};
 use lifeboat_region::space::{self, Class};
@@ -164,8 +164,9 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
         }
         Ok(())
     };
-    free(RENAME_LOCK)?;
-    free(SWEEP_LOCK)?;
+    for at in [RENAME_LOCK, SWEEP_LOCK, FILE_LOCK_WAITS] {
+        free(at)?;
+    }
     space::each_unit(region, |unit, owner| {
         let is_inode = owner.state == State::Live && owner.kind == Kind::Inode && unit.class == Class::Cell;
         if is_inode { free(unit.at + inode::LOCK) } else { Ok(()) }
@@ -186,7 +187,7 @@ impl Walk<'_> {
                 self.find(Finding::Superblock(number as u8, error));
             }
         }
-        for at in [RENAME_LOCK, SWEEP_LOCK] {
+        for at in [RENAME_LOCK, SWEEP_LOCK, FILE_LOCK_WAITS] {
             self.lock(at)?;
         }
         Ok(())

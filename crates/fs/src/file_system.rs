@@ -20,6 +20,8 @@ pub struct FileSystem {
     prefix_length: usize,
     predecessors_done: AtomicBool,
     pub(crate) open_file_cursor: AtomicU32,
+    /// Whether this process ever asked for a lock of its own on a file.
+    pub(crate) process_locks: AtomicBool,
 }
 
 impl FileSystem {
@@ -73,6 +75,7 @@ impl FileSystem {
             prefix_length: prefix.len(),
             predecessors_done: AtomicBool::new(false),
             open_file_cursor: AtomicU32::new(0),
+            process_locks: AtomicBool::new(false),
         })
     }
 

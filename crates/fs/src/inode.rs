@@ -41,6 +41,8 @@ pub(crate) const BLOCKS: u64 = 112;
 pub(crate) const VERSION: u64 = 120;
 /// Blocks end to end in 0..32, blocks as of seal in 32..64.
 pub(crate) const SEAL: u64 = 128;
+/// File locks (volatile): changes in 0..31, somebody waits 31, first record in 32..48, run id 48..64.
+pub(crate) const FILE_LOCKS: u64 = 136;
 /// Target of a short symbolic link, to the end of the cell.
 pub(crate) const INLINE: u64 = 160;
 /// Bytes of the longest inline target.
@@ -148,6 +150,24 @@ impl FileSystem {
         });
         lane.withdraw()?;
         result
+    }
+
+    /// As [`FileSystem::lock_inode`], without waiting: false when somebody has it locked.
+    pub(crate) fn try_lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<bool> {
+        lane.announce(inode.to_word(), 0, 0)?;
+        let result = self.validate(inode).and_then(|()| {
+            let won = lane.try_lock(inode.at() + LOCK)?;
+            self.validate(inode).map(|()| won).inspect_err(|_| {
+                let _ = lane.unlock(inode.at() + LOCK);
+            })
+        });
+        lane.withdraw()?;
+        result
+    }
+
+    /// Locks an inode; false when somebody has it locked and `wait` is false.
+    pub(crate) fn lock_inode_if(&self, lane: &Lane<'_>, inode: InodeId, wait: bool) -> Result<bool> {
+        if wait { self.lock_inode(lane, inode).map(|()| true) } else { self.try_lock_inode(lane, inode) }
     }
 
     /// Locks several inodes in the order of their numbers. Duplicates are locked once.

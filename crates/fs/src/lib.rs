@@ -18,6 +18,8 @@ mod checksum;
 mod data;
 mod directory;
 mod file_io;
+mod file_lock;
+mod file_lock_table;
 mod file_map;
 mod file_system;
 mod inode;
@@ -40,6 +42,7 @@ mod types;
 mod walk;
 
 pub use check::{CheckSummary, Finding, check, repair};
+pub use file_lock::{HeldLock, LOCK_TO_END, LockClass, LockRequest, LockWish};
 pub use file_system::{FileSystem, PREFIX_LONGEST};
 pub use inode::InodeId;
 pub use lifeboat_region::{Errno, UserSource, UserTarget};

@@ -85,6 +85,11 @@ impl FileSystem {
         Ok(InodeId::from_word(self.region().load(at + INODE)?))
     }
 
+    /// Which of the open files that had this number it is.
+    pub(crate) fn generation_of(&self, file: OpenFile) -> Result<u16> {
+        Ok((self.region().load(self.live(file)?)? >> 48) as u16)
+    }
+
     /// Access mode and status flags, as `F_GETFL` tells them.
     pub fn flags_of(&self, file: OpenFile) -> Result<i32> {
         Ok(self.flags(file)?.1.bits() as i32)
@@ -171,10 +176,11 @@ impl FileSystem {
     pub fn close(&self, file: OpenFile) -> Result<()> {
         let at = self.live(file)?;
         let word = self.region().load(at)?;
-        self.close_word(file, word)
+        self.close_word(file, word, true).map(|_| ())
     }
 
-    fn close_word(&self, file: OpenFile, word: u64) -> Result<()> {
+    /// Closes the open file with this state word. False when its inode is locked and `wait` is false.
+    fn close_word(&self, file: OpenFile, word: u64, wait: bool) -> Result<bool> {
         let at = self.open_file_at(file)?;
         if word & STATE != LIVE {
             return Err(Errno::BADF);
@@ -184,22 +190,28 @@ impl FileSystem {
         if !self.region().commit_exchange(at, word, closing, MustFence::nothing())? {
             return Err(Errno::BADF);
         }
-        self.finish_close(at, closing)
+        let closed = self.finish_close(file, at, closing, wait)?;
+        if !closed {
+            self.region().commit(at, word, MustFence::nothing())?;
+        }
+        Ok(closed)
     }
 
-    fn finish_close(&self, at: u64, closing: u64) -> Result<()> {
+    fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool) -> Result<bool> {
         let inode = InodeId::from_word(self.region().load(at + INODE)?);
         let lane = self.lane()?;
-        match self.lock_inode(&lane, inode) {
-            Ok(()) => {
+        match self.lock_inode_if(&lane, inode, wait) {
+            Ok(false) => Ok(false),
+            Ok(true) => {
+                self.remove_locks_of_open_file(&lane, inode, file.0, (closing >> 48) as u16)?;
                 let opens = self.field(inode, inode::OPENS)?;
                 self.set(inode, inode::OPENS, opens.saturating_sub(1))?;
                 self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
-                self.release_if_unused(&lane, inode)
+                self.release_if_unused(&lane, inode).map(|()| true)
             }
             Err(error) => {
                 self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
-                if error == Errno::STALE { Ok(()) } else { Err(error) }
+                if error == Errno::STALE { Ok(true) } else { Err(error) }
             }
         }
     }
@@ -277,11 +289,12 @@ impl FileSystem {
         Ok(())
     }
 
-    fn reap_one(&self, file: OpenFile, held: Option<&dyn Fn(u32) -> bool>) -> Result<bool> {
+    /// Frees the open file if nobody holds it; never waits, because recovery comes here with locks held.
+    pub(crate) fn reap_one(&self, file: OpenFile, held: Option<&dyn Fn(u32) -> bool>) -> Result<bool> {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
         match word & STATE {
-            LIVE if !self.is_held(file, word, held)? => self.close_word(file, word).map(|()| true),
+            LIVE if !self.is_held(file, word, held)? => self.close_word(file, word, false),
             OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
                 // It may have been counted in the inode: too high a count costs a look, no more.
                 let inode = InodeId::from_word(self.region().load(at + INODE)?);
@@ -289,9 +302,10 @@ impl FileSystem {
                     return Ok(false);
                 }
                 let lane = self.lane()?;
-                match self.lock_inode(&lane, inode) {
-                    Ok(()) => self.release_if_unused(&lane, inode).map(|()| true),
-                    Err(Errno::STALE) => Ok(true),
+                match self.try_lock_inode(&lane, inode) {
+                    Ok(true) => self.release_if_unused(&lane, inode).map(|()| true),
+                    // Whoever has it locked, or a sweep, finds it unused.
+                    Ok(false) | Err(Errno::STALE) => Ok(true),
                     Err(error) => Err(error),
                 }
             }

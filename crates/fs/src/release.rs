@@ -27,6 +27,8 @@ impl FileSystem {
     /// Frees everything that a nameless inode has, then the inode. Goes on where a killed one stopped.
     pub(crate) fn take_apart(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
         lane.set_task(TASK_RELEASE, inode.to_word())?;
+        // Whoever had a lock has no descriptor any more.
+        self.remove_where(lane, inode, |_| true)?;
         let mut pruner = Pruner::new(self, lane, inode);
         match self.mode(inode)? & inode::TYPE_MASK {
             inode::REGULAR => pruner.cut(0)?,

@@ -20,28 +20,35 @@ impl Finish for FileSystem {
             TASK_RELEASE if self.validate(inode).is_ok() => self.take_apart(lane, inode)?,
             _ => {}
         }
-        let (start, end) = task.range;
-        let written = InodeId::from_word(task.hazard);
-        if task.hazard != 0 && end > start && self.validate(written).is_ok() {
-            self.scrub_after_death(lane, written, start, end)?;
-        }
         Ok(())
     }
 
-    fn image_gone(&self, image: Image) -> Result<()> {
+    fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool> {
+        let (start, end) = task.range;
+        let written = InodeId::from_word(task.hazard);
+        if end <= start || self.validate(written).is_err() {
+            return Ok(true);
+        }
+        self.scrub_after_death(lane, written, start, end)
+    }
+
+    fn image_gone(&self, image: Image, heir: Option<Image>) -> Result<()> {
+        self.settle_file_locks(image, heir)?;
         self.reap_image(image)
     }
 }
 
 impl FileSystem {
-    /// Bytes beyond the size that a dead writer left are zeroed, so that they never show.
-    fn scrub_after_death(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
+    /// Bytes beyond the size that a dead writer left are zeroed, so that they never show. False when somebody has the
+    /// inode locked.
+    fn scrub_after_death(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<bool> {
         if end <= size_of(self.field(inode, inode::SIZE)?) {
-            return Ok(());
+            return Ok(true);
         }
         // The dead write may have held this lock already: then it is ours by now.
-        let locked = match lane.lock(inode.at() + inode::LOCK, self) {
-            Ok(()) => true,
+        let locked = match lane.try_lock(inode.at() + inode::LOCK) {
+            Ok(true) => true,
+            Ok(false) => return Ok(false),
             Err(Errno::DEADLK) => false,
             Err(error) => return Err(error),
         };
@@ -56,7 +63,7 @@ impl FileSystem {
         if locked {
             self.unlock_inode(lane, inode)?;
         }
-        result
+        result.map(|()| true)
     }
 
     /// Runs `work`; when the region is full, reclaims what dead processes hold and runs it once more. No lock may be

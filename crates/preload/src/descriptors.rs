@@ -3,7 +3,7 @@
 use crate::{signals, state, tags};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use lifeboat_fs::{Errno, OpenFile, Result};
+use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 
@@ -116,20 +116,30 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
     if state::borrows_memory() {
         return close_in_kernel(descriptor);
     }
-    match remove(descriptor) {
-        None => Err(Errno::BADF),
-        Some(entry) if !entry.shared => {
+    let entry = remove(descriptor).ok_or(Errno::BADF)?;
+    end_process_locks(file_system, entry);
+    match entry {
+        entry if !entry.shared => {
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
             let closed = file_system.close(entry.file);
             close_in_kernel(descriptor)?;
             closed
         }
-        Some(entry) => {
+        entry => {
             let inode = file_system.inode_of(entry.file);
             close_in_kernel(descriptor)?;
             tags::release_if_unheld(file_system, entry.file, inode);
             Ok(())
         }
+    }
+}
+
+/// Closing any descriptor of a file, but one with `O_PATH`, ends all locks that the process has on it as a process.
+fn end_process_locks(file_system: &FileSystem, entry: Entry) {
+    let is_path = |flags: i32| flags & libc::O_PATH != 0;
+    if let (Ok(inode), Ok(false)) = (file_system.inode_of(entry.file), file_system.flags_of(entry.file).map(is_path)) {
+        // What a damaged region refuses here is found when it is in somebody's way.
+        let _ = file_system.release_process_locks(inode);
     }
 }
 
@@ -175,6 +185,7 @@ pub fn vanished(descriptor: libc::c_int) {
 
 fn release(entry: Entry) {
     if let Ok(file_system) = state::file_system() {
+        end_process_locks(file_system, entry);
         tags::release_if_unheld(file_system, entry.file, file_system.inode_of(entry.file));
     }
 }
@@ -194,6 +205,14 @@ pub fn rediscover() {
         // stdio's tables must be ready before the program's first `printf` into such a file.
         let _ = state::file_system();
     }
+}
+
+/// A program that was executed here keeps the locks of the process on the files that it inherited, and no others.
+pub fn keep_process_locks(file_system: &FileSystem) {
+    let open_here =
+        |inode| (0..highest()).filter_map(entry_of).any(|entry| file_system.inode_of(entry.file) == Ok(inode));
+    // Locks that could not be looked at are found when they are in somebody's way.
+    let _ = file_system.keep_process_locks(&open_here);
 }
 
 /// The descriptors that the region and this library keep open; -1 for one that is not.

@@ -173,6 +173,7 @@ fn attach() -> Result<&'static FileSystem> {
         Ok(()) => {
             STATE.store(READY, Ordering::Release);
             streams::prepare();
+            descriptors::keep_process_locks(published());
             Ok(published())
         }
         Err(error) => {

@@ -265,6 +265,11 @@ pub(crate) fn recovered(region: &Region, image: Image) -> Result<()> {
     region.commit(region.image_at(image.slot)?, word(FREE, image.generation, 0), MustFence::nothing())
 }
 
+/// Something of a gone image is left to do: the next who looks at it will.
+pub(crate) fn recovery_put_off(region: &Region, image: Image) -> Result<()> {
+    region.commit(region.image_at(image.slot)?, word(LIVE, image.generation, 0), MustFence::nothing())
+}
+
 /// Slots that this very process held before it executed the present program: gone by definition.
 pub(crate) fn own_predecessors(region: &Region, mut each: impl FnMut(Image)) -> Result<()> {
     let me = own(region)?;

@@ -146,6 +146,11 @@ impl<'r> Lane<'r> {
         self.index
     }
 
+    /// Generation of this lane: with the index, which operation it is.
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
     /// The touch announced is over.
     pub fn withdraw(&self) -> Result<()> {
         self.note(HAZARD, 0)
@@ -251,6 +256,12 @@ pub fn is_announced_number(region: &Region, number: u64, except: u32) -> Result<
         }
     }
     Ok(false)
+}
+
+/// Whether the operation that had lane `index` in `generation` still has it.
+pub fn is_current(region: &Region, index: u32, generation: u16) -> Result<bool> {
+    let claim = claim_of(region.load(region.lane_at(index)? + CLAIM)?);
+    Ok(claim.is_some_and(|claim| claim.generation == generation))
 }
 
 /// Marks a lane free, keeping its generation.

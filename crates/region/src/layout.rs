@@ -1,7 +1,7 @@
 //! Sizes and offsets: where everything lies in a region of a given length.
 
 /// Layout version of this build. Other versions are refused untouched.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First eight bytes of each superblock copy.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LIFEBOAT");
 
@@ -31,6 +31,10 @@ pub const RENAME_LOCK: u64 = RUN_WORDS;
 pub const SWEEP_LOCK: u64 = RUN_WORDS + 64;
 /// How many lanes, from the first, were ever claimed.
 pub const LANE_HIGH_WATER: u64 = RUN_WORDS + 128;
+/// Lock of who waits for which file lock.
+pub const FILE_LOCK_WAITS: u64 = RUN_WORDS + 192;
+/// How many records of file locks, from the first, were ever taken.
+pub const FILE_LOCK_HIGH_WATER: u64 = RUN_WORDS + 256;
 /// Bytes of an image slot.
 pub const IMAGE: u64 = 64;
 /// Bytes of a lane: a header of [`LANE_HEADER`] bytes, then redo entries.
@@ -43,6 +47,8 @@ pub const LANE_ENTRIES: usize = ((LANE - LANE_HEADER) / 24) as usize;
 pub const OPEN_FILE: u64 = 64;
 /// Bytes of a pin.
 pub const PIN: u64 = 32;
+/// Bytes of a record of a file lock.
+pub const FILE_LOCK: u64 = 64;
 /// Owner records per chunk: one for each of its 512 blocks, or for each of its 32 extents.
 pub const OWNERS_PER_CHUNK: u64 = CHUNK / BLOCK;
 /// Bytes of an owner record: {owner word, birth and death version}.
@@ -61,6 +67,8 @@ pub struct Geometry {
     pub open_files: u64,
     /// Pins.
     pub pins: u64,
+    /// Records of file locks.
+    pub file_locks: u64,
     /// Chunks.
     pub chunks: u64,
     /// Offset of the image slots.
@@ -71,6 +79,8 @@ pub struct Geometry {
     pub open_files_at: u64,
     /// Offset of the pins.
     pub pins_at: u64,
+    /// Offset of the records of file locks.
+    pub file_locks_at: u64,
     /// Offset of the chunk words.
     pub chunk_words_at: u64,
     /// Offset of the owner records.
@@ -104,11 +114,13 @@ impl Geometry {
         let lanes = clamp(length >> 20, 64, 1024);
         let open_files = clamp(length >> 16, 1024, 65536);
         let pins = clamp(length >> 17, 512, 16384);
+        let file_locks = clamp(length >> 17, 512, 32768);
         let images_at = RUN_WORDS + BLOCK;
         let lanes_at = round_up(images_at + images * IMAGE, BLOCK);
         let open_files_at = lanes_at + lanes * LANE;
         let pins_at = round_up(open_files_at + open_files * OPEN_FILE, BLOCK);
-        let chunk_words_at = round_up(pins_at + pins * PIN, BLOCK);
+        let file_locks_at = round_up(pins_at + pins * PIN, BLOCK);
+        let chunk_words_at = round_up(file_locks_at + file_locks * FILE_LOCK, BLOCK);
         // Tables are sized for the chunks that would fit if they took no space: simple, and at most 0.4 % too large.
         let most_chunks = length / CHUNK;
         let owners_at = round_up(chunk_words_at + most_chunks * 8, BLOCK);
@@ -120,11 +132,13 @@ impl Geometry {
             lanes,
             open_files,
             pins,
+            file_locks,
             chunks,
             images_at,
             lanes_at,
             open_files_at,
             pins_at,
+            file_locks_at,
             chunk_words_at,
             owners_at,
             data_at,
@@ -145,7 +159,8 @@ mod tests {
             assert!(g.lanes_at >= g.images_at + g.images * IMAGE);
             assert!(g.open_files_at >= g.lanes_at + g.lanes * LANE);
             assert!(g.pins_at >= g.open_files_at + g.open_files * OPEN_FILE);
-            assert!(g.chunk_words_at >= g.pins_at + g.pins * PIN);
+            assert!(g.file_locks_at >= g.pins_at + g.pins * PIN);
+            assert!(g.chunk_words_at >= g.file_locks_at + g.file_locks * FILE_LOCK);
             assert!(g.owners_at >= g.chunk_words_at + g.chunks * 8);
             assert!(g.data_at >= g.owners_at + g.chunks * OWNERS_PER_CHUNK * OWNER);
             assert_eq!(g.data_at % CHUNK, 0);

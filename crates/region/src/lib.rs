@@ -21,6 +21,7 @@ pub mod place;
 pub mod process;
 pub mod recovery;
 mod region;
+pub mod sleep;
 pub mod space;
 pub mod superblock;
 pub mod user;

@@ -14,14 +14,12 @@
 use crate::lane::{CLAIM, LOCK_COUNT, LOCKS, Lane, claim_of};
 use crate::recovery::{self, Finish};
 use crate::region::Region;
+use crate::sleep;
 use crate::{DAMAGED, Errno, Result};
-use core::sync::atomic::AtomicU32;
 use lifeboat_kernels::MustFence;
-use rustix::thread::futex;
 
 const WAITERS: u64 = 1 << 32;
 const SPINS: u32 = 200;
-const PATIENCE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +62,6 @@ pub fn decode(region: &Region, word: u64) -> Result<Option<LockOwner>> {
     Ok(Some(owner))
 }
 
-fn low_half(region: &Region, offset: u64) -> Result<&AtomicU32> {
-    let word = region.word(offset)?;
-    // SAFETY: the low half (little-endian) of a valid, mapped atomic word; the futex call only needs its address and
-    // compares atomically.
-    Ok(unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) })
-}
-
 impl Lane<'_> {
     fn owner(&self) -> LockOwner {
         LockOwner { lane: self.index, generation: self.generation }
@@ -86,6 +77,22 @@ impl Lane<'_> {
             self.note(LOCKS + entry * 8, 0)?;
         }
         result
+    }
+
+    /// As [`Lane::lock`], without waiting: false when somebody holds it.
+    pub fn try_lock(&self, offset: u64) -> Result<bool> {
+        let entry = self.free_entry(offset)?;
+        let word = self.region.load(offset)?;
+        if decode(self.region, word)?.is_some() {
+            return Ok(false);
+        }
+        self.note(LOCKS + entry * 8, offset)?;
+        let mine = word_of(self.owner(), self.region.superblock().run, false);
+        let won = self.region.commit_exchange(offset, word, mine, MustFence::nothing())?;
+        if !won {
+            self.note(LOCKS + entry * 8, 0)?;
+        }
+        Ok(won)
     }
 
     fn free_entry(&self, offset: u64) -> Result<u64> {
@@ -129,8 +136,7 @@ impl Lane<'_> {
             self.region.commit_exchange(offset, word, asking, MustFence::nothing())?;
             // The low half is the same with and without waiters, so the sleep below is not disturbed by this.
         }
-        let outcome = futex::wait(low_half(self.region, offset)?, futex::Flags::empty(), word as u32, Some(&PATIENCE));
-        if outcome == Err(Errno::TIMEDOUT) {
+        if sleep::while_unchanged(self.region, offset, word as u32)? == sleep::Woken::TimedOut {
             recovery::examine(self.region, offset, owner, finish)?;
         }
         Ok(())
@@ -185,7 +191,7 @@ fn release(region: &Region, offset: u64, owner: LockOwner) -> Result<()> {
         }
         if region.commit_exchange(offset, word, 0, MustFence::nothing())? {
             if word & WAITERS != 0 {
-                let _ = futex::wake(low_half(region, offset)?, futex::Flags::empty(), u32::MAX >> 1);
+                sleep::wake_all(region, offset)?;
             }
             return Ok(());
         }

@@ -16,8 +16,12 @@ use crate::{Result, space};
 pub trait Finish {
     /// Finishes the task of a dead operation; `lane` holds the locks that it held.
     fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()>;
-    /// An image is gone: whatever else it alone held.
-    fn image_gone(&self, image: Image) -> Result<()>;
+    /// Cleans up after the write that the dead operation had announced. False when it cannot be done now, because
+    /// somebody holds a lock that it takes: it must not wait, because the caller may be that somebody.
+    fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool>;
+    /// An image is gone: whatever else it alone held. Must not wait for locks either; `heir` is the present image when
+    /// it is the next program of the same process.
+    fn image_gone(&self, image: Image, heir: Option<Image>) -> Result<()>;
 }
 
 /// Looks at the owner of a lock that does not come free, and recovers it if it is dead.
@@ -39,7 +43,7 @@ pub(crate) fn examine(region: &Region, offset: u64, owner: LockOwner, finish: &d
 /// Recovers the image in `slot` if it is proved gone; tells whether it did.
 pub fn recover_image(region: &Region, slot: u32, finish: &dyn Finish) -> Result<bool> {
     match image::claim_for_recovery(region, slot)? {
-        Some(dead) => recover_claimed(region, dead, finish).map(|()| true),
+        Some(dead) => recover_claimed(region, dead, None, finish).map(|()| true),
         None => Ok(false),
     }
 }
@@ -69,20 +73,20 @@ pub fn recover_own_predecessors(region: &Region, finish: &dyn Finish) -> Result<
     })?;
     for &image in &found[..count] {
         if image::claim_predecessor(region, image)? {
-            recover_claimed(region, image, finish)?;
+            recover_claimed(region, image, Some(image::own(region)?), finish)?;
         }
     }
     Ok(())
 }
 
-fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<()> {
-    let mut owns_units = false;
+fn recover_claimed(region: &Region, dead: Image, heir: Option<Image>, finish: &dyn Finish) -> Result<()> {
+    let (mut owns_units, mut whole) = (false, true);
     for index in 0..region.geometry().lanes as u32 {
         let at = region.lane_at(index)?;
         let Some(claim) = claim_of(region.load(at + CLAIM)?) else { continue };
         if claim.image == dead {
             owns_units |= region.load(at + OWNS_UNITS)? != 0;
-            recover_lane(region, LockOwner { lane: index, generation: claim.generation }, at, finish)?;
+            whole &= recover_lane(region, LockOwner { lane: index, generation: claim.generation }, at, finish)?;
         }
     }
     if owns_units {
@@ -91,16 +95,18 @@ fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<
     // Only now may the lanes be used again: until here their claims told whose the owned units were.
     for index in 0..region.geometry().lanes as u32 {
         let at = region.lane_at(index)?;
-        if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| claim.image == dead) {
+        if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| claim.image == dead) && region.load(at + HAZARD)? == 0
+        {
             region.word(at + OWNS_UNITS)?.store(0, core::sync::atomic::Ordering::Release);
             lane::free_claim(region, at)?;
         }
     }
-    finish.image_gone(dead)?;
-    image::recovered(region, dead)
+    finish.image_gone(dead, heir)?;
+    if whole { image::recovered(region, dead) } else { image::recovery_put_off(region, dead) }
 }
 
-fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) -> Result<()> {
+/// False when the lane's announced write could not be cleaned up yet: it stays announced.
+fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) -> Result<bool> {
     lane::redo(region, at)?;
     let mine = Lane::claim(region)?;
     let task = Task {
@@ -115,11 +121,20 @@ fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) 
             mine.take_over(offset, dead)?;
         }
     }
-    if task.kind != 0 || task.hazard != 0 {
+    let clear = |field: u64| -> Result<()> {
+        region.word(at + field)?.store(0, core::sync::atomic::Ordering::Release);
+        Ok(())
+    };
+    if task.kind != 0 {
         finish.finish(&mine, task)?;
     }
-    for field in [TASK_KIND, HAZARD].into_iter().chain((0..LOCK_COUNT).map(|entry| LOCKS + entry * 8)) {
-        region.word(at + field)?.store(0, core::sync::atomic::Ordering::Release);
+    clear(TASK_KIND)?;
+    let whole = task.hazard == 0 || finish.clean_up(&mine, task)?;
+    if whole {
+        clear(HAZARD)?;
     }
-    Ok(())
+    for entry in 0..LOCK_COUNT {
+        clear(LOCKS + entry * 8)?;
+    }
+    Ok(whole)
 }

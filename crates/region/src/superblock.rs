@@ -116,6 +116,7 @@ impl Superblock {
         for (word, bytes) in words[26..34].iter_mut().zip(self.name.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8]));
         }
+        words[34..36].copy_from_slice(&[g.file_locks, g.file_locks_at]);
         let mut bytes = [0u8; ENCODED];
         for (at, word) in words.iter().enumerate() {
             bytes[at * 8..at * 8 + 8].copy_from_slice(&word.to_le_bytes());
@@ -163,7 +164,8 @@ impl Superblock {
             name,
             features: [word(23), word(24), word(25)],
         };
-        if superblock.encode()[24..128] != bytes[24..128] {
+        let expected = superblock.encode();
+        if expected[24..128] != bytes[24..128] || expected[272..288] != bytes[272..288] {
             return Err(SuperblockError::OtherLayout);
         }
         let missing = superblock.features[2] & !INCOMPATIBLE;

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 /// Files that may store plainly, and what they store: only words that no other process reads as published, or volatile
 /// notes that are read after a proof of death.
-const ALLOWED: [(&str, &str); 7] = [
+const ALLOWED: [(&str, &str); 8] = [
     ("region/src/commit.rs", "the one place"),
     ("region/src/lane.rs", "a lane's own notes and uncommitted entries; the guard of a sequence word"),
     ("region/src/image.rs", "fields of a slot before it is live; private words"),
     ("region/src/recovery.rs", "notes of a dead lane"),
     ("region/src/space.rs", "private cursors"),
     ("fs/src/open_file.rs", "the mark of a tagged slot (volatile); private cursors"),
+    ("fs/src/file_lock_table.rs", "how many records were ever taken (volatile)"),
     ("fs/src/file_io.rs", "offsets of open files (volatile)"),
 ];
 
@@ -42,7 +43,8 @@ fn no_plain_store_publishes_anything() {
         for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
             if [".store(", ".swap(", ".fetch_", ".compare_exchange("].iter().any(|call| line.contains(call)) {
                 // Private state of this process is no region memory.
-                let private = line.contains("self.predecessors_done") || line.contains("self.open_file_cursor");
+                let names = ["self.predecessors_done", "self.open_file_cursor", "self.process_locks"];
+                let private = names.iter().any(|name| line.contains(name));
                 if !private {
                     wrong.push(format!("{name}:{}: {}", number + 1, line.trim()));
                 }

@@ -3,10 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The folder with the sources of test programs: of the package as it lies for this run (an ordinary user may not be
+/// able to read the checkout), else where it was built.
+pub fn folder() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package).join("programs")
+}
+
 /// Compiles `source` (a file of `programs/`) into `folder`; `None`, with a counted line, when the compiler is absent.
 /// A source that does not compile fails the test.
 pub fn compile(compiler: &str, source: &str, options: &[&str], folder: &Path) -> Option<PathBuf> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(source);
+    let file = self::folder().join(source);
     let program = folder.join(source.replace('.', "_"));
     let mut command = Command::new(compiler);
     let built = command.arg(&file).arg("-o").arg(&program).args(options).output();

@@ -1,6 +1,8 @@
 //! The fear: processes that are killed or stopped in the middle of their work damage what the others do, or stop them.
 
-use lifeboat_fs::FileSystem;
+use lifeboat_fs::{FileSystem, OpenFile};
+use lifeboat_region::lane::Lane;
+use lifeboat_region::layout::CELL;
 use lifeboat_testkit::child::{self, Process, Role, number, report, setting};
 use lifeboat_testkit::random::{Random, seed};
 use lifeboat_testkit::report::{full, note};
@@ -18,7 +20,7 @@ const LOG_SHARE: u64 = 60_000;
 
 #[test]
 fn entry_of_child_processes() {
-    child::enter(&[("worker", worker), ("holder", holder)]);
+    child::enter(&[("worker", worker), ("holder", holder), ("keeper", keeper_of_a_lock)]);
 }
 
 #[test]
@@ -154,4 +156,56 @@ fn holder() {
     }
     assert!(longest < Duration::from_secs(2), "a survivor waited {longest:?} for the dead");
     report(&format!("{longest:?}"));
+}
+
+/// Opens one file, takes the lock of another's inode, and never gives it back.
+fn keeper_of_a_lock() {
+    let files = attach(Path::new(&setting("REGION"))).expect("attach");
+    let volume = volume(&files);
+    let open = volume.open(None, b"open", libc::O_RDWR, 0).expect("open");
+    let locked = volume.open(None, b"locked", libc::O_RDONLY, 0).expect("open");
+    let lane = Lane::claim(files.region()).expect("a lane");
+    lane.lock(lock_at(&files, locked), &files).expect("the lock");
+    report("ready");
+    std::thread::sleep(Duration::from_secs(60));
+    drop(lane);
+    volume.close(open).expect("close");
+}
+
+/// Where the lock word of a file's inode lies.
+fn lock_at(files: &FileSystem, file: OpenFile) -> u64 {
+    files.inode_of(file).expect("an open file").number() * CELL
+}
+
+#[test]
+fn who_recovers_a_dead_process_never_waits_for_a_lock_of_its_own() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("own-lock", 16 << 20);
+    let files = region.attach();
+    let volume = volume(&files);
+    let [open, locked] = [&b"open"[..], b"locked"]
+        .map(|name| volume.open(None, name, libc::O_CREAT | libc::O_RDWR, 0o644).expect("create"));
+    let mut dead = Role::new("keeper").with("REGION", region.path().display()).spawn();
+    assert_eq!(dead.next_report(Duration::from_secs(20)), "ready");
+    dead.kill();
+    // As a call that needs both inodes: the second is the dead process's, which has the first open.
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let lane = Lane::claim(files.region()).expect("a lane");
+            lane.lock(lock_at(&files, open), &files).expect("free");
+            lane.lock(lock_at(&files, locked), &files).expect("taken over from the dead");
+            drop(lane);
+            done.send(()).expect("somebody listens");
+        });
+        if finished.recv_timeout(Duration::from_secs(10)).is_err() {
+            // The thread cannot be ended, so the process is.
+            eprintln!("recovering a dead process waits for a lock that the recoverer holds");
+            std::process::abort();
+        }
+    });
+    volume.close(open).expect("close");
+    volume.close(locked).expect("close");
+    let checked = check(&files);
+    assert!(checked.is_clean(), "{checked}");
 }

@@ -6,7 +6,7 @@
 
 use lifeboat_testkit::command::{Mounted, limited};
 use lifeboat_testkit::model::{compare, walk};
-use lifeboat_testkit::programs::{compile, is_installed};
+use lifeboat_testkit::programs::{self, compile, is_installed};
 use lifeboat_testkit::random::bytes;
 use lifeboat_testkit::report::note;
 use lifeboat_testkit::residue::NoResidue;
@@ -388,7 +388,7 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
         }
     }
     if is_installed("python3") {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/files.py");
+        let script = programs::folder().join("files.py");
         matrix.run("files.py", "bash", &format!("python3 -B {} \"$D\"; echo code $?", script.display()));
     }
     matrix.finish("languages");

@@ -1,5 +1,6 @@
 //! The life of descriptors: close, duplicate, ask and set.
 
+use super::locks;
 use crate::answer::{fail, give};
 use crate::{call, descriptors, environment, state, user};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
@@ -9,9 +10,6 @@ use lifeboat_fs::{Errno, OpenFile};
 /// other: F_GETFD, F_SETFD, F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX.
 const KERNEL_COMMANDS: [c_int; 8] = [1, 2, 8, 9, 10, 11, 15, 16];
 
-const LOCK_COMMANDS: [c_int; 6] =
-    [libc::F_GETLK, libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_GETLK, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
-
 /// Shown by `F_GETFL` for every file that was opened on a 64-bit kernel.
 const LARGE_FILE: c_int = 0o100_000;
 
@@ -20,8 +18,9 @@ fn control_ours(file: OpenFile, command: c_int, argument: usize, theirs: impl Fn
         libc::F_GETFL => give(call::data(|file_system| Ok(file_system.flags_of(file)? | LARGE_FILE))),
         libc::F_SETFL => give(call::call(|file_system, _| file_system.set_flags(file, argument as c_int))),
         libc::F_SETLEASE | libc::F_GETLEASE | libc::F_NOTIFY => fail(Errno::INVAL),
-        // Never a success without a lock: two writers would both believe it.
-        _ if LOCK_COMMANDS.contains(&command) => fail(Errno::NOLCK),
+        _ if locks::LOCK_COMMANDS.contains(&command) => {
+            give(locks::control(file, command, argument as *mut libc::flock))
+        }
         _ if KERNEL_COMMANDS.contains(&command) => theirs(),
         _ => fail(Errno::INVAL),
     }
