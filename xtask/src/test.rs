@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that the project promises on every change.
 
 use crate::checks::{floors, licences, no_std};
-use crate::confine::{self, MemoryCgroup, Stage, unused_user};
+use crate::confine::{MemoryCgroup, Stage, unused_user};
 use crate::failure::{Failure, Outcome};
 use crate::report::Report;
 use crate::residue::Surroundings;
