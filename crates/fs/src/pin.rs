@@ -21,7 +21,11 @@ const WRITABLE: u64 = 1 << 2;
 
 /// A mapping's hold on a file's units, until [`FileSystem::unmap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pin(pub u32);
+pub struct Pin {
+    index: u32,
+    /// Its word while it is held: whose it is.
+    word: u64,
+}
 
 fn holder(word: u64) -> Image {
     Image { slot: (word >> 16) as u16 as u32, generation: (word >> 32) as u16 }
@@ -36,24 +40,64 @@ impl FileSystem {
         Ok(g.pins_at + index as u64 * PIN)
     }
 
-    fn take_pin(&self, inode: InodeId, offset: u64, length: u64, writable: bool) -> Result<Pin> {
-        let me = image::own(self.region())?;
-        let writable = if writable { WRITABLE } else { 0 };
-        let mine = HELD | writable | (me.slot as u64) << 16 | (me.generation as u64) << 32;
-        for index in 0..self.region().geometry().pins as u32 {
-            let at = self.pin_at(index)?;
-            let word = self.region().load(at)?;
-            if word & HELD != 0 && image::is_alive(self.region(), holder(word)).unwrap_or(true) {
-                continue;
-            }
-            if self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
-                for (field, value) in [(8, inode.to_word()), (16, offset), (24, length)] {
-                    self.region().commit(at + field, value, MustFence::nothing())?;
+    fn take_pin(&self, inode: InodeId, offset: u64, length: u64, bits: u64) -> Result<Pin> {
+        let mine = self.own_word(HELD | bits)?;
+        // Proving that a holder is gone costs system calls: only when no pin is free.
+        for from_the_dead in [false, true] {
+            for index in 0..self.region().geometry().pins as u32 {
+                let at = self.pin_at(index)?;
+                let word = self.region().load(at)?;
+                let held = word & HELD != 0;
+                if held && (!from_the_dead || image::is_alive(self.region(), holder(word)).unwrap_or(true)) {
+                    continue;
                 }
-                return Ok(Pin(index));
+                if self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
+                    for (field, value) in [(8, inode.to_word()), (16, offset), (24, length)] {
+                        self.region().commit(at + field, value, MustFence::nothing())?;
+                    }
+                    return Ok(Pin { index, word: mine });
+                }
             }
         }
         Err(Errno::NOMEM)
+    }
+
+    /// `bits` in the name of this process image.
+    fn own_word(&self, bits: u64) -> Result<u64> {
+        let me = image::own(self.region())?;
+        Ok(bits | (me.slot as u64) << 16 | (me.generation as u64) << 32)
+    }
+
+    /// A second hold, by this process image, on what `pin` holds. A process that is about to fork takes one for each of
+    /// its mappings; the child then makes them its own with [`FileSystem::adopt_pin`], the parent forgets them (or gives
+    /// them back when the fork failed). So there is no moment at which a mapping of the child is held by nobody.
+    ///
+    /// # Errors
+    /// `NOENT` when `pin` is not held (any more), `NOMEM` when all pins of the region are held.
+    pub fn copy_pin(&self, pin: Pin) -> Result<Pin> {
+        let at = self.pin_at(pin.index)?;
+        let field = |offset| self.region().load(at + offset);
+        let (inode, offset, length) = (InodeId::from_word(field(8)?), field(16)?, field(24)?);
+        let copy = self.take_pin(inode, offset, length, pin.word & WRITABLE)?;
+        // Held all the time, so what was read was its own, and its units were never without a hold.
+        if field(0)? == pin.word {
+            return Ok(copy);
+        }
+        self.unmap(copy)?;
+        Err(Errno::NOENT)
+    }
+
+    /// Makes `pin`, taken by another process image (the parent, before the fork), this image's own.
+    ///
+    /// # Errors
+    /// `NOENT` when it is not held any more: the other process is gone, and its pins were dropped.
+    pub fn adopt_pin(&self, pin: Pin) -> Result<Pin> {
+        let word = self.own_word(pin.word & (HELD | WRITABLE))?;
+        if self.region().commit_exchange(self.pin_at(pin.index)?, pin.word, word, MustFence::nothing())? {
+            Ok(Pin { word, ..pin })
+        } else {
+            Err(Errno::NOENT)
+        }
     }
 
     /// For mapping `[offset, offset + length)` of an open file: makes every block within the file's size exist, pins
@@ -73,7 +117,7 @@ impl FileSystem {
         if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
             return Err(Errno::NODEV);
         }
-        let pin = self.take_pin(inode, offset, length, writable)?;
+        let pin = self.take_pin(inode, offset, length, if writable { WRITABLE } else { 0 })?;
         let result = self.with_room(|| self.map_pinned(inode, offset, length, writable));
         let result = result.and_then(|end| self.each_piece(inode, offset, end, piece));
         if let Err(error) = result {
@@ -147,9 +191,9 @@ impl FileSystem {
         Ok(())
     }
 
-    /// The mapping is gone.
+    /// The mapping is gone. Nothing happens when the pin is not held any more.
     pub fn unmap(&self, pin: Pin) -> Result<()> {
-        self.region().commit(self.pin_at(pin.0)?, 0, MustFence::nothing())
+        self.region().commit_exchange(self.pin_at(pin.index)?, pin.word, 0, MustFence::nothing()).map(|_| ())
     }
 
     /// Whether some mapping shows units of the inode with this number.

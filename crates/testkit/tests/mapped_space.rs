@@ -1,7 +1,7 @@
 //! The fear: a file is removed or cut while a process has it mapped, its space is given to another file, and the process
 //! reads or writes what is not its own.
 
-use lifeboat_fs::{FileSystem, Piece, Pin};
+use lifeboat_fs::{Errno, FileSystem, Piece, Pin};
 use lifeboat_testkit::child::{self, Role, report, setting};
 use lifeboat_testkit::random::bytes;
 use lifeboat_testkit::residue::NoResidue;
@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn entry_of_child_processes() {
-    child::enter(&[("mapper", mapper)]);
+    child::enter(&[("mapper", mapper), ("mapper that forks", mapper_that_forks)]);
 }
 
 fn volume(files: &FileSystem) -> RegionVolume<'_> {
@@ -166,6 +166,69 @@ fn room_of_a_mapping_comes_back_when_its_process_was_killed() {
     assert!(afterwards + MIB >= whole, "{afterwards} of {whole} bytes came back");
     let checked = check(&files);
     assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn a_forked_child_keeps_the_mapped_space_when_its_parent_ends_at_once() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("mapped", 32 * MIB);
+    let files = region.attach();
+    let whole = fill(&files, "others");
+    let volume = volume(&files);
+    volume.unlink(None, b"others").expect("unlink");
+    make_file(&files);
+    let mut parent = Role::new("mapper that forks").with("REGION", region.path().display()).spawn();
+    let child = Ended(parent.next_report(LIMIT).parse().expect("a process id"));
+    parent.kill();
+    volume.unlink(None, b"mapped").expect("unlink while the child has it mapped");
+    let meanwhile = fill(&files, "others");
+    assert!(meanwhile + 2 * MIB <= whole, "the room of the child's mapping was given away");
+    volume.unlink(None, b"others").expect("unlink");
+    drop(child);
+    let afterwards = fill(&files, "others");
+    assert!(afterwards + MIB >= whole, "{afterwards} of {whole} bytes came back");
+    let checked = check(&files);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+/// A process that is not our child, killed with the value.
+struct Ended(i32);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // SAFETY: plain numbers; the process waits to be killed, so its number is still its own.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            while libc::kill(self.0, 0) == 0 && !is_defunct(self.0) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+/// Whether a killed process only waits for its new parent to notice.
+fn is_defunct(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| text.contains(") Z "))
+}
+
+fn mapper_that_forks() {
+    let files = attach(Path::new(&setting("REGION"))).expect("attach");
+    let (pin, _) = map(&files);
+    let for_child = files.copy_pin(pin).expect("a second hold");
+    // SAFETY: the child only uses the region, writes one line and waits to be killed.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        files.after_fork().expect("an image of its own");
+        let own = files.adopt_pin(for_child).expect("the parent's hold");
+        assert_ne!(own, for_child);
+        assert_eq!(files.adopt_pin(for_child), Err(Errno::NOENT), "adopted twice");
+        // SAFETY: as above.
+        report(&unsafe { libc::getpid() }.to_string());
+        // Whoever started the parent waits for the end of what it prints.
+        // SAFETY: nobody prints here any more.
+        unsafe { libc::close_range(0, 2, 0) };
+    }
+    std::thread::sleep(LIMIT);
 }
 
 fn mapper() {
