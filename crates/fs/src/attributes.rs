@@ -8,9 +8,12 @@ use crate::{Errno, Result};
 use lifeboat_region::layout::CELL;
 use lifeboat_region::{MustFence, process, space};
 
+/// Set-user-id bit.
 const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
-const GROUP_EXECUTE: u32 = 0o010;
+/// Set-group-id bit.
+pub(crate) const SETGID: u32 = 0o2000;
+/// The group may execute.
+pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 
 impl FileSystem {
     /// Attributes of an inode.
@@ -69,7 +72,7 @@ impl FileSystem {
             }
             let old = fs.field(inode, inode::MODE)?;
             let mut bits = mode & 0o7777;
-            if who.uid != 0 && !who.in_group((ids >> 32) as u32) {
+            if !who.may_set_group_id((ids >> 32) as u32) {
                 bits &= !SETGID;
             }
             Ok([(inode::MODE, old & !0o7777 | bits as u64), (inode::IDS, ids)])
@@ -84,7 +87,7 @@ impl FileSystem {
             let (new_uid, new_gid) = (uid.unwrap_or(old_uid), gid.unwrap_or(old_gid));
             let mut mode = fs.field(inode, inode::MODE)?;
             let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
-            let cleared = if is_directory { mode } else { without_set_ids(mode, true) };
+            let cleared = if is_directory { mode } else { without_set_ids(mode, who.may_set_group_id(old_gid)) };
             let may = who.uid == 0
                 || (uid.is_none() && gid.is_none() && cleared == mode)
                 || (who.uid == old_uid && new_uid == old_uid && (new_gid == old_gid || who.in_group(new_gid)));
@@ -148,10 +151,10 @@ impl FileSystem {
     }
 }
 
-fn without_set_ids(mode: u64, in_group: bool) -> u64 {
+fn without_set_ids(mode: u64, may_set_group_id: bool) -> u64 {
     let mut bits = mode as u32;
     bits &= !SETUID;
-    if bits & GROUP_EXECUTE != 0 || !in_group {
+    if bits & GROUP_EXECUTE != 0 || !may_set_group_id {
         bits &= !SETGID;
     }
     mode & !0xffff_ffff | bits as u64

@@ -1,9 +1,10 @@
 //! Making and removing names. Each operation is one transaction: all of it or nothing, whatever dies when.
 
+use crate::attributes::{GROUP_EXECUTE, SETGID};
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
-use crate::types::{Caller, LastLink};
-use crate::walk::{EXECUTE, Ending, Place, WRITE};
+use crate::types::Caller;
+use crate::walk::{EXECUTE, Ending, Last, Place, WRITE};
 use crate::{Errno, Result};
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::CELL;
@@ -13,14 +14,12 @@ use lifeboat_region::{DAMAGED, MustFence, process};
 
 /// Most hard links of an inode.
 const LINKS_LARGEST: u64 = 1 << 31;
-/// Set-group-id bit.
-const SETGID: u32 = 0o2000;
 /// Sticky bit: only owners remove names.
 const STICKY: u32 = 0o1000;
 
 /// What a new inode is.
 pub(crate) struct NewInode {
-    /// Type and permissions, the umask already taken off.
+    /// Type and permissions as asked for.
     pub(crate) mode: u32,
     /// Device number, for device nodes.
     pub(crate) device: u64,
@@ -45,15 +44,8 @@ impl FileSystem {
         let owner = Owner::decode(region.load(unit.owner_at)?).ok_or(DAMAGED)?;
         let id = InodeId::new(unit.at / CELL, owner.generation);
         region.zero(unit.at, CELL as usize)?.fence();
-        let parent_mode = self.mode(dir)?;
         let is_directory = new.mode & inode::TYPE_MASK == inode::DIRECTORY;
-        let (mut mode, mut gid) = (new.mode, who.gid);
-        if parent_mode & SETGID != 0 {
-            gid = (self.field(dir, inode::IDS)? >> 32) as u32;
-            if is_directory {
-                mode |= SETGID;
-            }
-        }
+        let (mode, gid) = self.mode_and_group(who, dir, new.mode)?;
         let now = process::now() as u64;
         let fields = [
             (inode::MODE, mode as u64 | new.flags),
@@ -71,6 +63,24 @@ impl FileSystem {
         }
         transaction.set(unit.owner_at, owner.linked(Kind::Inode, id.number() as u32).encode())?;
         Ok(id)
+    }
+
+    /// What a new inode gets when `mode` is asked for. A set-group-id directory passes its group on, and the bit itself
+    /// only to directories and to files of callers who are in that group (or whose group cannot execute them).
+    fn mode_and_group(&self, who: &Caller<'_>, dir: InodeId, mode: u32) -> Result<(u32, u32)> {
+        let kind = mode & inode::TYPE_MASK;
+        let (mut granted, mut gid) = (mode, who.gid);
+        if self.mode(dir)? & SETGID != 0 {
+            gid = (self.field(dir, inode::IDS)? >> 32) as u32;
+            let lends_group = mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE;
+            if kind == inode::DIRECTORY {
+                granted |= SETGID;
+            } else if lends_group && !who.may_set_group_id(gid) {
+                granted &= !SETGID;
+            }
+        }
+        let masked = if kind == inode::LINK { granted } else { granted & !who.umask };
+        Ok((masked, gid))
     }
 
     /// Stages that the directory changed now, with `names` more names and `links` more subdirectories.
@@ -137,6 +147,11 @@ impl FileSystem {
         Ok(id)
     }
 
+    /// `EXIST` unless the place is a name that means nothing so far.
+    fn unused(&self, place: &Place<'_>) -> Result<()> {
+        if place.ending != Ending::Name || self.look(place)?.is_some() { Err(Errno::EXIST) } else { Ok(()) }
+    }
+
     /// As [`FileSystem::create_at`] for a path; makes room and tries again when the region is full.
     fn create(
         &self,
@@ -147,10 +162,8 @@ impl FileSystem {
         fill: impl Fn(&Lane<'_>, &mut Transaction<'_, '_>, InodeId) -> Result<MustFence>,
     ) -> Result<()> {
         let is_directory = new.mode & inode::TYPE_MASK == inode::DIRECTORY;
-        self.at_place(who, dir, path, LastLink::Keep, |place| {
-            if place.found.is_some() {
-                return Err(Errno::EXIST);
-            }
+        self.at_place(who, dir, path, Last::Unseen, |place| {
+            self.unused(&place)?;
             if place.slash && !is_directory {
                 return Err(Errno::NOENT);
             }
@@ -160,7 +173,7 @@ impl FileSystem {
 
     /// Makes a directory.
     pub fn mkdir(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], mode: u32) -> Result<()> {
-        let mode = inode::DIRECTORY | mode & 0o1777 & !who.umask;
+        let mode = inode::DIRECTORY | mode & 0o1777;
         self.create(who, dir, path, &NewInode { mode, device: 0, links: 2, flags: 0 }, |_, _, _| {
             Ok(MustFence::nothing())
         })
@@ -177,7 +190,7 @@ impl FileSystem {
             _ => return Err(Errno::INVAL),
         };
         let device = if matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE) { device } else { 0 };
-        let mode = kind | mode & 0o7777 & !who.umask;
+        let mode = kind | mode & 0o7777;
         let is_device = matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE);
         self.create(who, dir, path, &NewInode { mode, device, links: 1, flags: 0 }, |_, _, _| {
             if is_device && who.uid != 0 { Err(Errno::PERM) } else { Ok(MustFence::nothing()) }
@@ -198,10 +211,8 @@ impl FileSystem {
 
     /// Gives the inode one more name.
     pub fn link(&self, who: &Caller<'_>, old: InodeId, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, LastLink::Keep, |place| {
-            if place.found.is_some() {
-                return Err(Errno::EXIST);
-            }
+        self.at_place(who, dir, path, Last::Unseen, |place| {
+            self.unused(&place)?;
             if place.slash {
                 return Err(Errno::NOENT);
             }
@@ -240,11 +251,11 @@ impl FileSystem {
 
     /// Removes a name that is no directory's.
     pub fn unlink(&self, who: &Caller<'_>, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, LastLink::Keep, |place| {
+        self.at_place(who, dir, path, Last::Unseen, |place| {
             if place.ending != Ending::Name {
                 return Err(Errno::ISDIR);
             }
-            let child = place.found.ok_or(Errno::NOENT)?;
+            let child = self.look(&place)?.ok_or(Errno::NOENT)?;
             if place.slash {
                 return Err(if self.is_directory(child)? { Errno::ISDIR } else { Errno::NOTDIR });
             }
@@ -254,14 +265,14 @@ impl FileSystem {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, who: &Caller<'_>, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, LastLink::Keep, |place| {
+        self.at_place(who, dir, path, Last::Unseen, |place| {
             match place.ending {
                 Ending::Name => {}
                 Ending::Dot => return Err(Errno::INVAL),
                 Ending::DotDot => return Err(Errno::NOTEMPTY),
                 Ending::Root => return Err(Errno::BUSY),
             }
-            self.remove_name(who, &place, place.found.ok_or(Errno::NOENT)?, true)
+            self.remove_name(who, &place, self.look(&place)?.ok_or(Errno::NOENT)?, true)
         })
     }
 

@@ -52,8 +52,7 @@ impl FileSystem {
                 Some(inode) => inode,
                 None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT),
                 None => {
-                    let new =
-                        NewInode { mode: inode::REGULAR | mode & 0o7777 & !who.umask, device: 0, links: 1, flags: 0 };
+                    let new = NewInode { mode: inode::REGULAR | mode & 0o7777, device: 0, links: 1, flags: 0 };
                     // Its creator may write whatever the mode says.
                     match self
                         .open_new(flags, |file| self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode)))
@@ -141,7 +140,7 @@ impl FileSystem {
         }
         self.permit(who, parent, WRITE | EXECUTE)?;
         let linkable = if flags.contains(OFlags::EXCL) { 0 } else { inode::LINKABLE };
-        let new = NewInode { mode: inode::REGULAR | mode & 0o7777 & !who.umask, device: 0, links: 0, flags: linkable };
+        let new = NewInode { mode: inode::REGULAR | mode & 0o7777, device: 0, links: 0, flags: linkable };
         self.open_new(flags - OFlags::TMPFILE, |file| {
             let lane = self.lane()?;
             let mut transaction = lane.begin();

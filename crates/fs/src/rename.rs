@@ -3,9 +3,9 @@
 use crate::directory::Found;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
-use crate::types::{Caller, LastLink};
-use crate::walk::{Ending, Place, WRITE, last_name};
-use crate::{Errno, NAME_LONGEST, Result};
+use crate::types::Caller;
+use crate::walk::{Ending, Last, Place, WRITE};
+use crate::{Errno, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::RENAME_LOCK;
 use lifeboat_region::{MustFence, process};
@@ -39,37 +39,21 @@ impl FileSystem {
         if flags > EXCHANGE {
             return Err(Errno::INVAL);
         }
-        let outcome = self.at_place(who, old_dir, old_path, LastLink::Keep, |old| {
-            let outcome = self.at_place(who, new_dir, new_path, LastLink::Keep, |new| {
+        // Both directories are found, and the kinds of both endings looked at, before either last name is.
+        self.at_place(who, old_dir, old_path, Last::Unseen, |old| {
+            self.at_place(who, new_dir, new_path, Last::Unseen, |new| {
                 if old.ending != Ending::Name {
                     return Err(Errno::BUSY);
                 }
                 if new.ending != Ending::Name {
                     return Err(if flags == NO_REPLACE { Errno::EXIST } else { Errno::BUSY });
                 }
+                let old = Place { found: Some(self.look(&old)?.ok_or(Errno::NOENT)?), ..old };
+                let new = Place { found: self.look(&new)?, ..new };
                 let step = Move { who, old, new, flags };
                 self.with_room(|| self.rename_once(&step))
-            });
-            // That the old name is missing is found before the new name is looked at.
-            match outcome {
-                Err(Errno::NAMETOOLONG)
-                    if old.ending == Ending::Name
-                        && old.found.is_none()
-                        && last_name(new_path).len() > NAME_LONGEST =>
-                {
-                    Err(Errno::NOENT)
-                }
-                other => other,
-            }
-        });
-        // Both parents are found before either last name is looked at.
-        if outcome == Err(Errno::NAMETOOLONG)
-            && last_name(old_path).len() > NAME_LONGEST
-            && let Err(error) = self.at_place(who, new_dir, new_path, LastLink::Keep, |_| Ok(()))
-        {
-            return Err(error);
-        }
-        outcome
+            })
+        })
     }
 
     fn rename_once(&self, step: &Move<'_>) -> Result<()> {

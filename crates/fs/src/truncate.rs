@@ -36,7 +36,8 @@ impl FileSystem {
             _ => return Err(Errno::INVAL),
         }
         self.permit(who, inode, WRITE)?;
-        if length == 0 && size_of(self.field(inode, inode::SIZE)?) == 0 {
+        // Nothing to change, nor anything reserved to give back: then no time changes either.
+        if length == size_of(self.field(inode, inode::SIZE)?) && self.field(inode, inode::BLOCKS)? == 0 {
             return self.drop_set_ids(inode);
         }
         self.resize(inode, length)
@@ -62,15 +63,17 @@ impl FileSystem {
         lane.set_task(TASK_TRIM, inode.to_word())?;
         self.set(inode, inode::MODIFIED, now)?;
         self.set(inode, inode::CHANGED, now)?;
-        let old = loop {
+        // What `fallocate` reserved beyond the end is given back when the file is cut to the size that it has.
+        let reserved_beyond = self.field(inode, inode::BLOCKS)? * 512 > length.next_multiple_of(EXTENT);
+        let cut = loop {
             let word = self.region().load(word_at)?;
-            let cut = (length < size_of(word)) as u64;
-            let new = size_word(length, (word >> 48).wrapping_add(cut));
+            let cuts = length < size_of(word) || (length == size_of(word) && reserved_beyond);
+            let new = size_word(length, (word >> 48).wrapping_add(cuts as u64));
             if self.region().commit_exchange(word_at, word, new, MustFence::nothing())? {
-                break size_of(word);
+                break cuts;
             }
         };
-        if length < old {
+        if cut {
             self.trim(lane, inode)?;
         }
         lane.clear_task()

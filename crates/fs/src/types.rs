@@ -17,6 +17,11 @@ impl Caller<'_> {
     pub(crate) fn in_group(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
     }
+
+    /// Whether a file of this group may carry the set-group-id bit by this caller's doing.
+    pub(crate) fn may_set_group_id(&self, gid: u32) -> bool {
+        self.uid == 0 || self.in_group(gid)
+    }
 }
 
 /// What becomes of a symbolic link in the last place of a path.

@@ -26,6 +26,9 @@ pub(crate) enum Last {
     /// A file is to be made there unless it exists: a link is followed, and a slash at the end, also of a link's target,
     /// is an error before the name is looked at.
     Create,
+    /// Only the directory is wanted: the name is not looked at. Calls that make, remove or move names have checks that
+    /// come first, and then [`FileSystem::look`].
+    Unseen,
 }
 
 impl From<LastLink> for Last {
@@ -46,7 +49,7 @@ pub(crate) struct Place<'n> {
     pub(crate) name: &'n [u8],
     /// How the path ended when `name` is empty.
     pub(crate) ending: Ending,
-    /// What is there.
+    /// What is there; nothing yet when the name was not to be looked at.
     pub(crate) found: Option<InodeId>,
     /// The path ended in a slash: it must be a directory.
     pub(crate) slash: bool,
@@ -102,13 +105,6 @@ impl PathBuffer {
     }
 }
 
-/// The last component of a path, without slashes.
-pub(crate) fn last_name(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
-    let start = path[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
-    &path[start..end]
-}
-
 fn skip_slashes(path: &[u8]) -> &[u8] {
     let start = path.iter().position(|&byte| byte != b'/').unwrap_or(path.len());
     &path[start..]
@@ -133,10 +129,19 @@ impl FileSystem {
         if granted & 7 & wanted == wanted { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
-    fn lookup(&self, who: &Caller<'_>, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
-        self.search_permitted(who, dir)?;
+    /// What a name means in a directory that may be searched. One that was removed has no names, of whatever length.
+    fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
+        if self.field(dir, inode::LINKS)? == 0 {
+            return Err(Errno::NOENT);
+        }
         let name: Name<'_> = self.name(name)?;
         Ok(self.find(dir, &name)?.map(|found| found.child))
+    }
+
+    /// What is at a place whose name was not looked at so far.
+    pub(crate) fn look(&self, place: &Place<'_>) -> Result<Option<InodeId>> {
+        self.validate(place.dir).map_err(|_| Errno::NOENT)?;
+        self.lookup(place.dir, place.name)
     }
 
     fn search_permitted(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
@@ -190,12 +195,13 @@ impl FileSystem {
                     place = Place { dir: to, name: b"", ending, found: Some(to), slash: false };
                 }
                 _ => {
+                    self.search_permitted(who, dir)?;
                     let is_last = skip_slashes(after).is_empty();
                     if last == Last::Create && is_last && !after.is_empty() {
-                        self.search_permitted(who, dir)?;
                         return Err(Errno::ISDIR);
                     }
-                    let found = self.lookup(who, dir, name)?;
+                    let unseen = last == Last::Unseen && is_last;
+                    let found = if unseen { None } else { self.lookup(dir, name)? };
                     place = Place { dir, name, ending: Ending::Name, found, slash: false };
                     if let Some(link) = found
                         && (last != Last::Keep || !is_last)
@@ -246,11 +252,12 @@ impl FileSystem {
         last: Last,
         use_place: impl FnOnce(Place<'_>) -> Result<T>,
     ) -> Result<T> {
-        for _ in 1..LINKS_LARGEST {
+        for followed in 1..=LINKS_LARGEST {
             let mut next = PathBuffer::new();
             match self.walk(who, start, buffer.as_bytes(), last)? {
                 Step::Arrived(place) => return use_place(place),
                 Step::Outside { .. } => return Err(OUTSIDE),
+                Step::Link { .. } if followed == LINKS_LARGEST => break,
                 Step::Link { link, dir, rest } => start = self.follow(link, dir, rest, &mut next)?,
             }
             buffer = next;
@@ -310,7 +317,7 @@ impl FileSystem {
         let mut buffer = PathBuffer::new();
         buffer.push(path)?;
         let mut start = dir;
-        for _ in 0..LINKS_LARGEST {
+        for followed in 0..=LINKS_LARGEST {
             let mut next = PathBuffer::new();
             match self.walk(who, start, buffer.as_bytes(), last.into())? {
                 Step::Arrived(_) => return Err(Errno::INVAL),
@@ -321,6 +328,7 @@ impl FileSystem {
                     next.push(if rest.is_empty() { b"/" } else { rest })?;
                     return copy_path(next.as_bytes(), out);
                 }
+                Step::Link { .. } if followed == LINKS_LARGEST => break,
                 Step::Link { link, dir, rest } => match self.follow(link, dir, rest, &mut next) {
                     Err(OUTSIDE) => {
                         let mut target = [0; PATH_LONGEST];

@@ -10,6 +10,7 @@
 
 use lifeboat_testkit::child::{self, Role, number, setting};
 use lifeboat_testkit::command::Mounted;
+use lifeboat_testkit::model::checks;
 use lifeboat_testkit::model::scenario::{self, Transcript};
 use lifeboat_testkit::model::{Difference, Op, Pair, Taste, compare, operations, remove_all, smallest, walk};
 use lifeboat_testkit::random::{Random, seed};
@@ -24,7 +25,9 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 /// A place below the top, so that `..` in a random path stays inside.
 const DEEP: &str = "1/2/3/4";
-const SCENARIOS: [&str; 3] = ["times", "limits", "places"];
+const SCENARIOS: [&str; 5] = ["times", "limits", "places", "order of checks", SET_ID_BITS];
+/// Takes root on the kernel's side.
+const SET_ID_BITS: &str = "set-id bits";
 const COMPARE_EVERY: usize = 40;
 const TIME_TO_SHRINK: Duration = Duration::from_secs(10);
 /// Once something differs, the run goes on for so long to find what else does.
@@ -98,7 +101,12 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn taste(several_users: bool) -> Taste {
-    Taste { several_users, ..Taste::default() }
+    // Beyond POSIX, a kernel may refuse users each other's links and files in open sticky directories.
+    let refused = |setting: &&str| {
+        std::fs::read_to_string(format!("/proc/sys/fs/{setting}")).is_ok_and(|value| value.trim() != "0")
+    };
+    let sticky = !["protected_symlinks", "protected_regular"].iter().any(refused);
+    Taste { several_users, sticky: sticky || !several_users, ..Taste::default() }
 }
 
 /// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest lists that still differ: one for
@@ -243,9 +251,10 @@ fn sequences_on_tmpfs_itself() {
         assert!(mode.run(&list[..1], 1).is_err(), "a name that one side lacks was not noticed");
     }
     for (number, name) in SCENARIOS.iter().enumerate() {
-        let ours = KernelVolume::over(&kernel_top(&one, number + 10), false).expect("a directory");
-        let theirs = KernelVolume::over(&kernel_top(&other, number + 10), false).expect("a directory");
-        assert_eq!(play(name, &ours).difference(&play(name, &theirs)), None, "tmpfs is equal to itself");
+        let mut ours = KernelVolume::over(&kernel_top(&one, number + 10), is_root()).expect("a directory");
+        let mut theirs = KernelVolume::over(&kernel_top(&other, number + 10), is_root()).expect("a directory");
+        let difference = play(name, &mut ours).difference(&play(name, &mut theirs));
+        assert_eq!(difference, None, "tmpfs is equal to itself");
     }
 }
 
@@ -257,20 +266,23 @@ fn scenarios() {
     let differences: Vec<String> = (SCENARIOS.iter().enumerate())
         .filter_map(|(number, name)| {
             let top = region_top(&whole, number);
-            let ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
-            let theirs = KernelVolume::over(&kernel_top(&kernel, number), false).expect("their directory");
+            let mut ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
+            let mut theirs = KernelVolume::over(&kernel_top(&kernel, number), is_root()).expect("their directory");
             scenario::far_places(&ours);
             scenario::far_places(&theirs);
-            let (ours, theirs) = (play(name, &ours), play(name, &theirs));
+            let (ours, theirs) = (play(name, &mut ours), play(name, &mut theirs));
             ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
         })
         .collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-fn play<V: Volume>(name: &str, volume: &V) -> Transcript {
+fn play<V: Volume>(name: &str, volume: &mut V) -> Transcript {
     let mut said = Transcript::default();
     match name {
+        "order of checks" => checks::order_of_checks(volume, &mut said),
+        SET_ID_BITS if is_root() => checks::set_id_bits(volume, &mut said),
+        SET_ID_BITS => {}
         "times" => scenario::times(volume, &mut said),
         "limits" => scenario::limits(volume, &mut said),
         _ => scenario::places(volume, &mut said),

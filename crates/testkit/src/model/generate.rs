@@ -13,11 +13,13 @@ pub struct Taste {
     pub largest: u64,
     /// Open files at a time.
     pub slots: usize,
+    /// Directories in which everyone may write but only owners remove.
+    pub sticky: bool,
 }
 
 impl Default for Taste {
     fn default() -> Self {
-        Self { several_users: false, largest: 400 << 10, slots: 6 }
+        Self { several_users: false, largest: 400 << 10, slots: 6, sticky: true }
     }
 }
 
@@ -99,7 +101,8 @@ impl Maker<'_> {
 
     fn mode(&mut self) -> u32 {
         let common = [0o777, 0o755, 0o700, 0o644, 0o666, 0o600, 0o000, 0o444, 0o711, 0o070, 0o007];
-        let special = [0o4755, 0o2755, 0o2775, 0o2777, 0o6711, 0o1777, 0o2644, 0o4644];
+        let sticky = if self.taste.sticky { 0o1777 } else { 0o1755 };
+        let special = [0o4755, 0o2755, 0o2775, 0o2777, 0o6711, sticky, 0o2644, 0o4644];
         if self.random.chance(20) { self.random.pick(&special) } else { self.random.pick(&common) }
     }
 

@@ -3,6 +3,7 @@
 //! A run is a list of [`Op`]s that a seed gives. [`Pair`] executes each on both volumes and compares the answers; every
 //! so often it compares the two trees. When something differs, [`smallest`] finds a short list that still differs.
 
+pub mod checks;
 mod generate;
 mod op;
 mod pair;

@@ -160,12 +160,6 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
             Op::Open { base, path, flags, .. } if flags & libc::O_PATH == 0 => self
                 .kind_of(*base, path)
                 .is_some_and(|kind| !matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)),
-            // tmpfs gives back what was allocated behind the end, and calls that a change of the content.
-            Op::Truncate { base, path, length } => {
-                let base = base.and_then(|slot| self.open[slot]).map(|both| both.1);
-                let found = self.kernel.stat(base, &path.0, true);
-                found.is_ok_and(|found| found.size == *length && found.blocks > length.div_ceil(4096) * 8)
-            }
             // What an offset in a directory means is each file system's own.
             Op::Seek { slot, .. } | Op::SeekHole { slot, .. } => self.open[*slot].is_some_and(|(_, theirs)| {
                 self.kernel.stat_open(theirs).is_ok_and(|found| found.kind() == libc::S_IFDIR)

@@ -116,15 +116,7 @@ impl Volume for KernelVolume {
         if !self.switches_users {
             return;
         }
-        // The raw calls change this thread only; libc's would change all threads of the process.
-        // SAFETY: plain numbers, and a group list with its own length.
-        let changed = unsafe {
-            libc::syscall(libc::SYS_setresuid, -1, 0, -1) == 0
-                && libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) == 0
-                && libc::syscall(libc::SYS_setresgid, -1, user.gid, -1) == 0
-                && libc::syscall(libc::SYS_setresuid, -1, user.uid, -1) == 0
-        };
-        assert!(changed, "cannot become user {user:?}: {}", std::io::Error::last_os_error());
+        super::switch_thread_to(user);
     }
 
     fn open(&self, base: Base<RawFd>, path: &[u8], flags: i32, mode: u32) -> Answer<RawFd> {
@@ -352,6 +344,10 @@ impl Volume for KernelVolume {
         // There is no `truncateat`: the working directory serves, which nothing else in these processes relies on.
         if path.is_empty() {
             return Err(libc::ENOENT);
+        }
+        // What the kernel sees before it looks at any directory.
+        if path.len() >= libc::PATH_MAX as usize {
+            return Err(libc::ENAMETOOLONG);
         }
         let path = c_string(path);
         // SAFETY: see above.

@@ -26,6 +26,19 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// Makes the calling thread this user, which takes root's rights (also if given up in this way before).
+fn switch_thread_to(user: &User) {
+    // The raw calls change this thread only; libc's would change all threads of the process.
+    // SAFETY: plain numbers, and a group list with its own length.
+    let changed = unsafe {
+        libc::syscall(libc::SYS_setresuid, -1, 0, -1) == 0
+            && libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, -1, user.gid, -1) == 0
+            && libc::syscall(libc::SYS_setresuid, -1, user.uid, -1) == 0
+    };
+    assert!(changed, "cannot become user {user:?}: {}", std::io::Error::last_os_error());
+}
+
 /// Mode bits removed from new files on both sides; [`KernelVolume::over`] sets it for the whole process.
 pub const UMASK: u32 = 0o022;
 

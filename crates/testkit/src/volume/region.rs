@@ -92,6 +92,8 @@ impl Volume for RegionVolume<'_> {
     type File = OpenFile;
 
     fn become_user(&mut self, user: &User) {
+        // Writing asks for the ids of the thread itself.
+        super::switch_thread_to(user);
         self.user = user.clone();
     }
 
