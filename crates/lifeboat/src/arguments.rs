@@ -164,7 +164,7 @@ pub struct NewRegionArguments {
     /// Memory to reserve
     #[arg(long, value_name = "SIZE", value_parser = size::parse_argument, allow_hyphen_values = true, help = size_help())]
     pub size: Option<u64>,
-    /// What the memory lies in: auto, tmpfs (root, huge pages), shm (everybody), keeper (everybody, huge pages while a process keeps it) or hugetlbfs (root, pages set aside)
+    /// What the memory lies in: auto, tmpfs (root, huge pages), shm (everybody), keeper (everybody, huge pages while a process keeps it), hugetlbfs (root, pages set aside, no mmap of files) or keeper-hugetlb (everybody, pages set aside while a process keeps them, no mmap of files)
     #[arg(long, value_name = "CARRIER", default_value = "auto", value_parser = carrier_parser)]
     pub carrier: CarrierChoice,
 }
@@ -370,12 +370,25 @@ pub struct KeeperArguments {
     /// Directory of the region
     #[arg(long, value_name = "DIR")]
     pub region: PathBuf,
+    /// What the memory lies in
+    #[arg(long, value_name = "CARRIER", value_parser = kept_parser)]
+    pub carrier: KeptCarrier,
     /// Bytes to reserve
     #[arg(long, value_name = "BYTES")]
     pub size: u64,
     /// Do the work; without it, start a process that does and end
     #[arg(long)]
     pub stay: bool,
+}
+
+/// A carrier that needs a keeper.
+#[derive(Clone, Copy)]
+pub struct KeptCarrier(pub &'static dyn carrier::Carrier);
+
+impl std::fmt::Debug for KeptCarrier {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.0.name())
+    }
 }
 
 /// Which carrier a new region gets.
@@ -385,8 +398,8 @@ pub enum CarrierChoice {
     Auto,
     /// This one or none.
     Only(&'static dyn carrier::Carrier),
-    /// Carrier `keeper`, which needs a process of its own.
-    Keeper,
+    /// This one, which needs a keeper process, or none.
+    Kept(KeptCarrier),
 }
 
 impl std::fmt::Debug for CarrierChoice {
@@ -394,7 +407,7 @@ impl std::fmt::Debug for CarrierChoice {
         match self {
             CarrierChoice::Auto => out.write_str("auto"),
             CarrierChoice::Only(carrier) => out.write_str(carrier.name()),
-            CarrierChoice::Keeper => out.write_str("keeper"),
+            CarrierChoice::Kept(carrier) => carrier.fmt(out),
         }
     }
 }
@@ -407,13 +420,19 @@ fn carrier_parser(text: &str) -> Result<CarrierChoice, String> {
     if text == "auto" {
         return Ok(CarrierChoice::Auto);
     }
-    if text == "keeper" {
-        return Ok(CarrierChoice::Keeper);
+    if let Ok(carrier) = kept_parser(text) {
+        return Ok(CarrierChoice::Kept(carrier));
     }
     carrier::by_name(text.as_bytes()).map(CarrierChoice::Only).ok_or_else(|| {
-        let names: Vec<&str> = carrier::CARRIERS.iter().map(|carrier| carrier.name()).collect();
-        format!("unknown carrier; take auto, {}, keeper", names.join(", "))
+        let all = carrier::CARRIERS.into_iter().chain(carrier::KEPT);
+        let names: Vec<&str> = all.map(|carrier| carrier.name()).collect();
+        format!("unknown carrier; take auto, {}", names.join(", "))
     })
+}
+
+fn kept_parser(text: &str) -> Result<KeptCarrier, String> {
+    let found = carrier::KEPT.into_iter().find(|carrier| carrier.name() == text);
+    found.map(KeptCarrier).ok_or_else(|| "a carrier without keeper".into())
 }
 
 fn name_parser() -> impl TypedValueParser<Value = RegionName> {

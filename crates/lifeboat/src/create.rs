@@ -103,6 +103,9 @@ fn fill(directory: &RegionDirectory, size: u64, choice: CarrierChoice) -> Result
     }
     let (carrier, pages) = (created.carrier, created.pages);
     tell_about_pages(&created);
+    if carrier::by_name(carrier.as_bytes()).is_some_and(|carrier| !carrier.maps_files()) {
+        say(format_args!("programs cannot map (mmap) files on carrier {carrier}: its pages of 2 MiB are mapped whole"));
+    }
     format(directory, created)?;
     directory.publish()?;
     Ok(Made { size, carrier, pages })
@@ -117,7 +120,7 @@ fn reserve(
     let mut report = |done, _| progress.set_position(done);
     let created = match choice {
         CarrierChoice::Only(carrier) => own(|| carrier.create(directory, size, &mut report)),
-        CarrierChoice::Keeper => start(directory, size, &mut report),
+        CarrierChoice::Kept(carrier) => start(directory, carrier.0, size, &mut report),
         CarrierChoice::Auto if rustix::process::geteuid().is_root() => own(|| {
             let (created, fell_back) = carrier::create_best(directory, size, &mut report)?;
             if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
@@ -147,10 +150,13 @@ fn own(create: impl FnOnce() -> Result<Created, CreateError>) -> Result<(Created
 
 fn start(
     directory: &RegionDirectory,
+    carrier: &'static dyn Carrier,
     size: u64,
     report: &mut dyn FnMut(u64, u64),
 ) -> Result<(Created, Option<Starting>), Failure> {
-    keeper::start(directory, size, report).map(|(created, starting)| (created, Some(starting))).map_err(Refused::line)
+    keeper::start(directory, carrier, size, report)
+        .map(|(created, starting)| (created, Some(starting)))
+        .map_err(Refused::line)
 }
 
 /// Files on /dev/shm where they get huge pages, else a keeper, else /dev/shm all the same.
@@ -161,7 +167,7 @@ fn best_without_root(
 ) -> Result<(Created, Option<Starting>), Failure> {
     // A probe that fails tells nothing about the carrier itself, which has better words for it.
     if !carrier::collapses_pages(directory).unwrap_or(true) {
-        match keeper::start(directory, size, report) {
+        match keeper::start(directory, &carrier::Keeper, size, report) {
             Ok((created, starting)) => return Ok((created, Some(starting))),
             Err(Refused::Namespaces(_)) => keeper::clear(directory)?,
             Err(refused) => return Err(refused.line()),

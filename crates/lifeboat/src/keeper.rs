@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use lifeboat_region::carrier::keeper::{KeeperNote, Keeping, keep_descriptors_from_children, receive_new_file};
-use lifeboat_region::carrier::{CreateError, Created, PageReport};
+use lifeboat_region::carrier::{Carrier, CreateError, Created, PageReport};
 use lifeboat_region::place::RegionDirectory;
 
 use crate::arguments::KeeperArguments;
@@ -41,14 +41,16 @@ impl Refused {
     }
 }
 
-/// Starts a keeper that reserves `size` bytes for the region in `directory`, and takes over the file.
+/// Starts a keeper that reserves `size` bytes on `carrier` for the region in `directory`, and takes over the file.
 pub fn start(
     directory: &RegionDirectory,
+    carrier: &'static dyn Carrier,
     size: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Created, Starting), Refused> {
     let wrong = |error: std::io::Error| Refused::Other(format!("cannot start a keeper: {}", io_reason(&error)));
-    let mut first = keeper_command(directory.path().as_bytes(), size).stdout(Stdio::piped()).spawn().map_err(wrong)?;
+    let mut first =
+        keeper_command(directory.path().as_bytes(), carrier, size).stdout(Stdio::piped()).spawn().map_err(wrong)?;
     let mut lines = BufReader::new(first.stdout.take().ok_or_else(|| ended(None))?);
     // It ends at once: the keeper is its child, and so nobody's.
     let status = first.wait().map_err(wrong)?;
@@ -69,7 +71,7 @@ pub fn start(
     let mut numbers = pages.split(' ').map(|number| number.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     let pages = PageReport { huge: next(), total: next() };
-    Ok((Created { file, carrier: "keeper", pages, swappable: next() != 0 }, Starting { _lines: lines }))
+    Ok((Created { file, carrier: carrier.name(), pages, swappable: next() != 0 }, Starting { _lines: lines }))
 }
 
 fn ended(status: Option<ExitStatus>) -> Refused {
@@ -79,14 +81,14 @@ fn ended(status: Option<ExitStatus>) -> Refused {
     ))
 }
 
-fn keeper_command(region: &[u8], size: u64) -> Command {
+fn keeper_command(region: &[u8], carrier: &dyn Carrier, size: u64) -> Command {
     let mut command = Command::new(SELF);
-    command
-        .arg0("lifeboat")
-        .arg("keeper")
-        .arg("--region")
-        .arg(std::ffi::OsStr::from_bytes(region))
-        .args(["--size", &size.to_string()]);
+    command.arg0("lifeboat").arg("keeper").arg("--region").arg(std::ffi::OsStr::from_bytes(region)).args([
+        "--carrier",
+        carrier.name(),
+        "--size",
+        &size.to_string(),
+    ]);
     // The interception library would attach a region to the keeper of another one.
     for name in ["LD_PRELOAD", "LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD"] {
         command.env_remove(name);
@@ -109,13 +111,13 @@ pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
         keep_descriptors_from_children();
         // A terminal that is closed or interrupted does not reach a session of its own.
         let _ = rustix::process::setsid();
-        keeper_command(region, arguments.size).arg("--stay").spawn().map_err(wrong)?;
+        keeper_command(region, arguments.carrier.0, arguments.size).arg("--stay").spawn().map_err(wrong)?;
         return Ok(());
     }
     // For `ps`; without it the name would be that of the link to the program.
     let _ = std::fs::write("/proc/self/comm", "lifeboat-keeper");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    match keep(region, arguments.size) {
+    match keep(region, arguments.carrier.0, arguments.size) {
         Ok(keeping) => {
             keeping.serve_creator_on_standard_output();
             keeping.serve();
@@ -131,9 +133,9 @@ pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn keep(region: &[u8], size: u64) -> Result<Keeping, CreateError> {
+fn keep(region: &[u8], carrier: &dyn Carrier, size: u64) -> Result<Keeping, CreateError> {
     let _victim = PreferredVictim::volunteer();
-    let (keeping, created) = Keeping::prepare(region, size, &mut |done, _| tell(format_args!("at {done}")))?;
+    let (keeping, created) = Keeping::prepare(region, carrier, size, &mut |done, _| tell(format_args!("at {done}")))?;
     let pages = created.pages;
     tell(format_args!("made {} {} {}", pages.huge, pages.total, u8::from(created.swappable)));
     Ok(keeping)

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use lifeboat_fs::{CheckSummary, FileSystem, Finding};
 use lifeboat_region::carrier::keeper::KeeperNote;
-use lifeboat_region::carrier::{self, Carrier, Keeper};
+use lifeboat_region::carrier::{self, Survives};
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
 use lifeboat_region::{MustFence, Region};
@@ -86,6 +86,8 @@ struct ListedRegion {
     used: Option<u64>,
     carrier: Option<&'static str>,
     survives: Option<&'static str>,
+    /// Whether files in it can be mapped.
+    maps_files: Option<bool>,
     attached: Option<usize>,
     created: Option<String>,
     problem: Option<String>,
@@ -120,7 +122,11 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
             region.name.clone(),
             shown(region.size),
             shown(region.used),
-            region.carrier.unwrap_or("-").into(),
+            format!(
+                "{}{}",
+                region.carrier.unwrap_or("-"),
+                if region.maps_files == Some(false) { " (no mmap)" } else { "" }
+            ),
             region.survives.unwrap_or("-").into(),
             region.attached.map_or("-".into(), |count| count.to_string()),
             region.problem.clone().unwrap_or(region.state.into()),
@@ -142,6 +148,7 @@ fn describe(place: &Place, name: &RegionName) -> ListedRegion {
         used: None,
         carrier: None,
         survives: None,
+        maps_files: None,
         attached: None,
         created: None,
         problem: None,
@@ -176,7 +183,8 @@ fn describe_ready(place: &Place, name: &RegionName, listed: &mut ListedRegion) -
     let carrier = carrier::identify(&directory)?;
     listed.carrier = Some(carrier.name());
     listed.survives = Some(carrier.survives().as_str());
-    if carrier.name() == Keeper.name() && keeper::alive(&directory).is_none() {
+    listed.maps_files = Some(carrier.maps_files());
+    if carrier.survives() == Survives::WhileKept && keeper::alive(&directory).is_none() {
         listed.state = "lost";
     }
     let region = attach(&directory)?;
@@ -216,6 +224,10 @@ struct RegionReport {
     size: u64,
     carrier: &'static str,
     survives: &'static str,
+    /// Whether files in it can be mapped.
+    maps_files: bool,
+    #[serde(skip)]
+    needs_keeper: bool,
     /// The process that keeps the memory, where the carrier needs one.
     keeper: Option<u32>,
     huge_bytes: Option<u64>,
@@ -247,7 +259,7 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
     let keeper = match report.keeper {
         Some(pid) => format!("process {pid}, alive"),
         // It has handed out the region just now.
-        None if report.carrier == Keeper.name() => "alive, in another pid namespace".into(),
+        None if report.needs_keeper => "alive, in another pid namespace".into(),
         None => "none needed".into(),
     };
     let rows = [
@@ -257,6 +269,7 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
         ("carrier", report.carrier.into()),
         ("survives", report.survives.into()),
         ("keeper", keeper),
+        ("mmap of files", if report.maps_files { "yes" } else { "no: pages of 2 MiB are mapped whole" }.into()),
         ("huge pages", huge),
         ("identity", report.identity),
         ("owner", report.uid.to_string()),
@@ -277,10 +290,7 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
     let carrier = carrier::identify(directory)?;
     let region = attach(directory)?;
     let size = region.length();
-    let huge_bytes = match carrier.name() {
-        "hugetlbfs" => Some(size),
-        _ => carrier::examine_pages(region.file().as_fd(), size).map(|pages| pages.huge),
-    };
+    let huge_bytes = carrier::examine_pages(region.file().as_fd(), size).map(|pages| pages.huge);
     let superblock = region.superblock();
     let (identity, uid, created, run) =
         (superblock.identity, superblock.uid, time(superblock.created), u64::from(superblock.run));
@@ -300,6 +310,8 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
         size,
         carrier: carrier.name(),
         survives: carrier.survives().as_str(),
+        maps_files: carrier.maps_files(),
+        needs_keeper: carrier.survives() == Survives::WhileKept,
         keeper: keeper::alive(directory),
         huge_bytes,
         identity: format!("{identity:016x}"),

@@ -4,6 +4,9 @@
 //! the first page, and again between the steps of reserving, the least of these is compared with what is still needed:
 //! what every memory cgroup above this process has left (version 1 and version 2), `MemAvailable`, and the free space of
 //! the file system that takes the pages. A margin stays free for the program itself.
+//!
+//! Huge pages that the administrator has set aside are counted elsewhere: by the hugetlb cgroups, and by memory cgroups
+//! only where the hierarchy was mounted with `memory_hugetlb_accounting`.
 
 mod cgroup;
 mod reader;
@@ -11,6 +14,7 @@ mod reader;
 use core::fmt;
 
 use crate::place::Text;
+use cgroup::CountedBy;
 pub(crate) use reader::for_each_line;
 use reader::{field, read_file};
 pub(crate) use reader::{number, read_file as read_small_file};
@@ -26,6 +30,8 @@ pub const MARGIN_MIN: u64 = 64 * MIB;
 pub enum Limit {
     /// The memory cgroup at this place below the controller's mount (the end of its path).
     Cgroup(Text<48>),
+    /// The hugetlb cgroup at this place.
+    HugePageCgroup(Text<48>),
     /// The machine's memory: `MemAvailable` of /proc/meminfo.
     Machine,
     /// The free space of the file system that takes the pages.
@@ -85,6 +91,21 @@ pub fn available() -> Available {
     least
 }
 
+/// What the control groups of this process leave of the huge pages that were set aside; `None` where none limits.
+pub fn available_in_huge_pages() -> Option<Available> {
+    let mut least: Option<Available> = None;
+    cgroup::for_each_huge_page_limit(&mut |counted_by, path, left, limit| {
+        let found = match counted_by {
+            CountedBy::Hugetlb => Available { limit: Limit::HugePageCgroup(shown(path)), bytes: left, margin: 0 },
+            CountedBy::Memory => Available { limit: Limit::Cgroup(shown(path)), bytes: left, margin: margin_of(limit) },
+        };
+        if least.is_none_or(|least| found.usable() < least.usable()) {
+            least = Some(found);
+        }
+    });
+    least
+}
+
 /// As [`available`], and the free space `free` of `total` bytes of a file system.
 pub fn available_on(free: u64, total: u64) -> Available {
     let least = available();
@@ -141,6 +162,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Limit::Cgroup(path) => write!(out, "the memory cgroup {path}"),
+            Limit::HugePageCgroup(path) => write!(out, "the cgroup {path} (hugetlb.2MB)"),
             Limit::Machine => out.write_str("the machine"),
             Limit::FileSystem => out.write_str("the file system that would hold it"),
         }

@@ -9,9 +9,11 @@
 //! | `shm` | a file on /dev/shm | nothing | 2 MiB where the kernel collapses them, else 4 KiB |
 //! | `hugetlbfs` | a hugetlbfs of its own | permission to mount, free huge pages | 2 MiB |
 //! | `keeper` | a tmpfs, `huge=always`, in namespaces of a keeper process | user namespaces | 2 MiB |
+//! | `keeper-hugetlb` | anonymous memory of a keeper process | free huge pages | 2 MiB |
 //! | `memfd` | anonymous, for tests inside one process | nothing | as `shm` |
 
 mod error;
+mod hugetlb;
 mod hugetlbfs;
 pub mod keeper;
 mod memfd;
@@ -29,7 +31,7 @@ use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, re
 
 pub use error::{CreateError, OpenError};
 pub use hugetlbfs::Hugetlbfs;
-pub use keeper::Keeper;
+pub use keeper::{Keeper, KeeperHugetlb};
 pub use memfd::Memfd;
 pub use pages::{PageReport, examine_pages};
 pub use shm::Shm;
@@ -82,6 +84,11 @@ pub trait Carrier: Sync {
     /// What a region on this carrier lives longer than.
     fn survives(&self) -> Survives;
 
+    /// Whether files in the region can be mapped (`mmap`): not where the kernel maps 2 MiB at a time only.
+    fn maps_files(&self) -> bool {
+        true
+    }
+
     /// Makes `memory/region.new` with `size` bytes (a multiple of [`SIZE_STEP`]), every page reserved and zero.
     ///
     /// `progress` is called with (bytes done, `size`). On failure the caller removes the region's directory.
@@ -98,12 +105,15 @@ pub trait Carrier: Sync {
     }
 }
 
-/// The carriers that a region can be created on by any process. [`Keeper`] needs a process of its own.
+/// The carriers that a region can be created on by any process.
 pub const CARRIERS: [&dyn Carrier; 3] = [&Tmpfs, &Shm, &Hugetlbfs];
+
+/// The carriers that need a keeper process of their own (see [`keeper::Keeping`]).
+pub const KEPT: [&dyn Carrier; 2] = [&Keeper, &KeeperHugetlb];
 
 /// The carrier called `name`.
 pub fn by_name(name: &[u8]) -> Option<&'static dyn Carrier> {
-    CARRIERS.into_iter().chain([&Keeper as &dyn Carrier]).find(|carrier| carrier.name().as_bytes() == name)
+    CARRIERS.into_iter().chain(KEPT).find(|carrier| carrier.name().as_bytes() == name)
 }
 
 /// Whether this machine gives files on /dev/shm 2 MiB pages, tried with one below `memory/`.
@@ -138,15 +148,11 @@ pub fn create_best(
 
 /// Which carrier holds an existing region, judged by what is there.
 pub fn identify(region: &RegionDirectory) -> Result<&'static dyn Carrier, PlaceError> {
-    const HUGETLBFS_MAGIC: u32 = 0x9584_58f6;
     if !region.is_mounted(c"memory")? {
-        return Ok(if keeper::is_kept(region) { &Keeper } else { &Shm });
+        return Ok(keeper::carrier_of(region).unwrap_or(&Shm));
     }
     let memory = region.open_memory()?;
-    let kind = rustix::fs::fstatfs(&memory)
-        .map_err(|errno| PlaceError::Failed { doing: "examine", path: ShownPath::of(region.path()), errno })?
-        .f_type;
-    Ok(if kind as u32 == HUGETLBFS_MAGIC { &Hugetlbfs } else { &Tmpfs })
+    Ok(if hugetlb::is_hugetlb(&memory) { &Hugetlbfs } else { &Tmpfs })
 }
 
 /// Opens the memory of a published region whatever its carrier is, for reading and writing.
@@ -185,24 +191,28 @@ fn open_checked(region: &RegionDirectory, name: &core::ffi::CStr) -> Result<Owne
         }
         Err(errno) => return Err(OpenError::Failed { doing: "open", path: shown, errno }),
     };
-    check(file, shown)
+    check(file, shown, 1)
 }
 
 /// The file that the region's keeper hands out; `None` when the region has no keeper.
 fn receive_checked(region: &RegionDirectory) -> Option<Result<OwnedFd, OpenError>> {
     match keeper::receive_file(region.directory()) {
-        Ok(file) => Some(check(file, ShownPath::of(&region.path().joined(b"memory/region")))),
+        Ok(file) => {
+            // Huge pages of a keeper have no name anywhere.
+            let names = if hugetlb::is_hugetlb(&file) { 0 } else { 1 };
+            Some(check(file, ShownPath::of(&region.path().joined(b"memory/region")), names))
+        }
         Err(KeeperError::None) => None,
         Err(why) => Some(Err(OpenError::Keeper { path: ShownPath::of(region.path()), why })),
     }
 }
 
-/// Refuses what is not a regular file of the caller's with one name and closed to all others.
-fn check(file: OwnedFd, shown: ShownPath) -> Result<OwnedFd, OpenError> {
+/// Refuses what is not a regular file of the caller's with this many names and closed to all others.
+fn check(file: OwnedFd, shown: ShownPath, names: u32) -> Result<OwnedFd, OpenError> {
     let stat = rustix::fs::fstat(&file).map_err(|errno| OpenError::Failed { doing: "examine", path: shown, errno })?;
     let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         Some(Refusal::NotAFile)
-    } else if stat.st_nlink != 1 {
+    } else if stat.st_nlink as u32 != names {
         Some(Refusal::Links(stat.st_nlink as u32))
     } else {
         refusal(&stat)

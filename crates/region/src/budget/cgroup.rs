@@ -1,4 +1,4 @@
-//! The memory cgroups above this process.
+//! The cgroups above this process that limit memory or huge pages.
 //!
 //! `/proc/self/cgroup` says where the process is in each hierarchy, `/proc/self/mountinfo` where the hierarchies are
 //! mounted and which part of them is visible. Every visible ancestor counts: a limit holds for all below it.
@@ -9,10 +9,18 @@ use crate::place::Text;
 /// Groups of container managers have long paths, and one that did not fit would be a limit unseen.
 type PathText = Text<2048>;
 
-/// Names of the files of one version of the controller.
+/// Names of the files of one version of a controller.
 struct Files {
-    /// Limits: the smallest of these that exist counts.
+    /// The controller as /proc/self/cgroup and mount options name it.
+    controller: &'static [u8],
+    /// Limits and what counts against them: the smallest of these that exist counts.
     limits: [(&'static [u8], &'static [u8]); 2],
+    /// Fields of `memory.stat`; what cannot be had back has none.
+    cache: Option<CacheFields>,
+}
+
+/// Names of fields of `memory.stat`.
+struct CacheFields {
     inactive: &'static [u8],
     active: &'static [u8],
     dirty: &'static [u8],
@@ -20,52 +28,108 @@ struct Files {
 }
 
 const VERSION_1: Files = Files {
+    controller: b"memory",
     limits: [
         (b"memory.limit_in_bytes", b"memory.usage_in_bytes"),
         (b"memory.memsw.limit_in_bytes", b"memory.memsw.usage_in_bytes"),
     ],
-    inactive: b"total_inactive_file",
-    active: b"total_active_file",
-    dirty: b"total_dirty",
-    writeback: b"total_writeback",
+    cache: Some(CacheFields {
+        inactive: b"total_inactive_file",
+        active: b"total_active_file",
+        dirty: b"total_dirty",
+        writeback: b"total_writeback",
+    }),
 };
 
 const VERSION_2: Files = Files {
+    controller: b"memory",
     // `high` does not kill, but it slows everybody in the group down to a crawl.
     limits: [(b"memory.max", b"memory.current"), (b"memory.high", b"memory.current")],
-    inactive: b"inactive_file",
-    active: b"active_file",
-    dirty: b"file_dirty",
-    writeback: b"file_writeback",
+    cache: Some(CacheFields {
+        inactive: b"inactive_file",
+        active: b"active_file",
+        dirty: b"file_dirty",
+        writeback: b"file_writeback",
+    }),
 };
+
+/// Pages in use, and pages in use or promised to a mapping (which a new page counts against, too).
+const HUGETLB_VERSION_1: Files = Files {
+    controller: b"hugetlb",
+    limits: [
+        (b"hugetlb.2MB.limit_in_bytes", b"hugetlb.2MB.usage_in_bytes"),
+        (b"hugetlb.2MB.rsvd.limit_in_bytes", b"hugetlb.2MB.rsvd.usage_in_bytes"),
+    ],
+    cache: None,
+};
+
+const HUGETLB_VERSION_2: Files = Files {
+    controller: b"hugetlb",
+    limits: [(b"hugetlb.2MB.max", b"hugetlb.2MB.current"), (b"hugetlb.2MB.rsvd.max", b"hugetlb.2MB.rsvd.current")],
+    cache: None,
+};
+
+/// Which controller a limit on huge pages is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CountedBy {
+    Hugetlb,
+    Memory,
+}
 
 /// Version 1 writes "no limit" as a number near 2^63.
 const NO_LIMIT: u64 = 1 << 62;
 
+/// Told (who counts, path below the mount, bytes left, limit).
+pub(super) type EachHugePageLimit<'a> = &'a mut dyn FnMut(CountedBy, &[u8], u64, u64);
+
 /// Calls `each` with (path below the mount, bytes left, limit) of every limited memory cgroup above this process.
 pub(super) fn for_each_limit(each: &mut dyn FnMut(&[u8], u64, u64)) {
+    for_each_group(VERSION_1.controller, &mut |version, group| {
+        walk(version, group, if version == 2 { &VERSION_2 } else { &VERSION_1 }, false, each);
+    });
+}
+
+/// As [`for_each_limit`], of everything that huge pages count against.
+pub(super) fn for_each_huge_page_limit(each: EachHugePageLimit<'_>) {
+    for_each_group(HUGETLB_VERSION_1.controller, &mut |version, group| {
+        let files = if version == 2 { &HUGETLB_VERSION_2 } else { &HUGETLB_VERSION_1 };
+        walk(version, group, files, false, &mut |path, left, limit| each(CountedBy::Hugetlb, path, left, limit));
+        if version == 2 {
+            let each = &mut |path: &[u8], left, limit| each(CountedBy::Memory, path, left, limit);
+            walk(version, group, &VERSION_2, true, each);
+        }
+    });
+}
+
+/// Calls `each` with the version and this process's group of every hierarchy that can have `controller`.
+fn for_each_group(controller: &[u8], each: &mut dyn FnMut(u8, &[u8])) {
     for_each_line(c"/proc/self/cgroup", &mut |line| {
         let mut parts = line.splitn(3, |&byte| byte == b':');
         let (Some(_), Some(controllers), Some(group)) = (parts.next(), parts.next(), parts.next()) else {
             return true;
         };
         if controllers.is_empty() {
-            walk(b"cgroup2", group, &VERSION_2, each);
-        } else if controllers.split(|&byte| byte == b',').any(|controller| controller == b"memory") {
-            walk(b"cgroup", group, &VERSION_1, each);
+            each(2, group);
+        } else if controllers.split(|&byte| byte == b',').any(|found| found == controller) {
+            each(1, group);
         }
         true
     });
 }
 
-/// Visits `group` and its ancestors in the first mount that shows them.
-fn walk(kind: &[u8], group: &[u8], files: &Files, each: &mut dyn FnMut(&[u8], u64, u64)) {
+/// Visits `group` and its ancestors in the first mount that shows them; `accounting` if memory cgroups must be told to
+/// count huge pages there.
+fn walk(version: u8, group: &[u8], files: &Files, accounting: bool, each: &mut dyn FnMut(&[u8], u64, u64)) {
     let mut mount_point = PathText::new();
     let mut below = PathText::new();
     let mut found = false;
     for_each_line(c"/proc/self/mountinfo", &mut |line| {
         let Some(mount) = parse_mount(line) else { return true };
-        if mount.kind != kind || (kind == b"cgroup" && !mount.has_memory) {
+        let fits = match version {
+            2 => mount.kind == b"cgroup2" && (!accounting || mount.has(b"memory_hugetlb_accounting")),
+            _ => mount.kind == b"cgroup" && mount.has(files.controller),
+        };
+        if !fits {
             return true;
         }
         mount_point = unescaped(mount.point);
@@ -108,26 +172,33 @@ fn visit(mount_point: &PathText, group: &[u8], files: &Files, each: &mut dyn FnM
         // "max" is not a number.
         let Some(limit) = read(limit, &mut buffer).filter(|&limit| limit < NO_LIMIT) else { continue };
         let Some(usage) = read(usage, &mut buffer) else { continue };
-        let reclaimable = *reclaimable.get_or_insert_with(|| clean_cache(&directory, files));
+        let reclaimable = *reclaimable.get_or_insert_with(|| clean_cache(&directory, files.cache.as_ref()));
         let left = limit.saturating_sub(usage.saturating_sub(reclaimable));
         each(if group.is_empty() { b"/" } else { group }, left.min(limit), limit);
     }
 }
 
 /// Page cache of files that the kernel gives up before it kills anybody: all that is old and clean, half of what is in use.
-fn clean_cache(directory: &PathText, files: &Files) -> u64 {
+fn clean_cache(directory: &PathText, fields: Option<&CacheFields>) -> u64 {
+    let Some(fields) = fields else { return 0 };
     let path = directory.joined(b"memory.stat");
     let mut buffer = [0u8; 8192];
     let Some(text) = read_file(path.as_c_str(), &mut buffer) else { return 0 };
     let of = |name| field(text, name).unwrap_or(0);
-    (of(files.inactive) + of(files.active) / 2).saturating_sub(of(files.dirty) + of(files.writeback))
+    (of(fields.inactive) + of(fields.active) / 2).saturating_sub(of(fields.dirty) + of(fields.writeback))
 }
 
 struct Mount<'a> {
     root: &'a [u8],
     point: &'a [u8],
     kind: &'a [u8],
-    has_memory: bool,
+    options: &'a [u8],
+}
+
+impl Mount<'_> {
+    fn has(&self, option: &[u8]) -> bool {
+        self.options.split(|&byte| byte == b',').any(|found| found == option)
+    }
 }
 
 /// Takes a line of mountinfo apart: `id parent dev root point options [optional...] - type source super-options`.
@@ -138,8 +209,7 @@ fn parse_mount(line: &[u8]) -> Option<Mount<'_>> {
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = rest.next()?;
     let options = rest.nth(1)?;
-    let has_memory = options.split(|&byte| byte == b',').any(|option| option == b"memory");
-    Some(Mount { root, point, kind, has_memory })
+    Some(Mount { root, point, kind, options })
 }
 
 /// `group` as seen from `root`; `None` when it is not below it.
@@ -191,16 +261,18 @@ mod tests {
         let line = b"35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory";
         let mount = parse_mount(line).unwrap();
         assert_eq!((mount.root, mount.point), (&b"/"[..], &b"/sys/fs/cgroup/memory"[..]));
-        assert!(mount.kind == b"cgroup" && mount.has_memory);
-        let line = b"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert!(parse_mount(line).is_some_and(|mount| mount.kind == b"cgroup2" && !mount.has_memory));
+        assert!(mount.kind == b"cgroup" && mount.has(b"memory") && !mount.has(b"hugetlb"));
+        let line = b"41 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw,memory_hugetlb_accounting";
+        assert!(parse_mount(line).is_some_and(|mount| mount.kind == b"cgroup2" && !mount.has(b"memory")));
+        assert!(parse_mount(line).is_some_and(|mount| mount.has(b"memory_hugetlb_accounting")));
         assert!(parse_mount(b"41 31 0:38").is_none());
     }
 
     /// A hierarchy as the kernel shows it: the limits of `/job` and `/job/step`.
     fn limits(files: &Files, contents: &[(&str, &str)]) -> std::vec::Vec<(std::string::String, u64, u64)> {
-        let version = if std::ptr::eq(files, &VERSION_1) { 1 } else { 2 };
-        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-{version}", std::process::id()));
+        static NEXT: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-{number}", std::process::id()));
         std::fs::create_dir_all(top.join("job/step")).unwrap();
         for (path, text) in contents {
             std::fs::write(top.join(path), text).unwrap();
@@ -249,6 +321,34 @@ mod tests {
         );
         // More used than allowed (the limit was lowered) leaves nothing, and never more than the limit.
         assert_eq!(found, [("/job".into(), 0, 1000), ("/job".into(), 100, 2000), ("/".into(), 3500, 5000)]);
+    }
+
+    #[test]
+    fn huge_pages_in_use_and_promised_count_in_both_versions() {
+        let found = limits(
+            &HUGETLB_VERSION_2,
+            &[
+                ("job/step/hugetlb.2MB.max", "8388608\n"),
+                ("job/step/hugetlb.2MB.current", "2097152\n"),
+                ("job/step/hugetlb.2MB.rsvd.max", "max\n"),
+                ("job/step/hugetlb.2MB.rsvd.current", "2097152\n"),
+                ("job/hugetlb.2MB.max", "max\n"),
+                ("job/hugetlb.2MB.rsvd.max", "4194304\n"),
+                ("job/hugetlb.2MB.rsvd.current", "4194304\n"),
+                ("job/memory.stat", "inactive_file 1000000\n"),
+            ],
+        );
+        assert_eq!(found, [("/job/step".into(), 6 << 20, 8 << 20), ("/job".into(), 0, 4 << 20)]);
+        let found = limits(
+            &HUGETLB_VERSION_1,
+            &[
+                ("job/step/hugetlb.2MB.limit_in_bytes", "9223372036854771712\n"),
+                ("job/step/hugetlb.2MB.usage_in_bytes", "0\n"),
+                ("job/hugetlb.2MB.limit_in_bytes", "10485760\n"),
+                ("job/hugetlb.2MB.usage_in_bytes", "2097152\n"),
+            ],
+        );
+        assert_eq!(found, [("/job".into(), 8 << 20, 10 << 20)]);
     }
 
     #[test]

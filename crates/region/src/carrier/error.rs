@@ -34,12 +34,14 @@ pub enum CreateError {
         /// The directory.
         path: ShownPath,
     },
-    /// Not enough free huge pages, in bytes.
+    /// Not enough huge pages of 2 MiB.
     HugePages {
-        /// Free and not promised to others.
+        /// How many are free and not promised to others.
         free: u64,
-        /// Asked for.
+        /// How many the region takes.
         needed: u64,
+        /// How many must be set aside altogether for it.
+        set_aside: u64,
     },
     /// This process may not make a file of that size.
     FileSizeLimit {
@@ -102,11 +104,10 @@ impl fmt::Display for CreateError {
             CreateError::NotMemory { path } => {
                 write!(out, "{path} is not on a memory file system (tmpfs): mount one there or take another directory")
             }
-            CreateError::HugePages { free, needed } => write!(
+            CreateError::HugePages { free, needed, set_aside } => write!(
                 out,
-                "{} of huge pages are needed and {} are free: reserve more (vm.nr_hugepages), or take --carrier tmpfs or shm",
-                Bytes(*needed),
-                Bytes(*free)
+                "{needed} huge pages of 2 MiB are needed and {free} are free: root can set more aside \
+                 (`echo {set_aside} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`), or take --carrier auto"
             ),
             CreateError::FileSizeLimit { limit, needed } => write!(
                 out,

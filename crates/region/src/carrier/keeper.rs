@@ -1,14 +1,16 @@
-//! A tmpfs with huge pages for users who may not mount: it is mounted in a user and mount namespace of a keeper process,
-//! which hands a descriptor of the region's file to every process that attaches.
+//! Huge pages for users who may not mount: a keeper process has them, on a tmpfs mounted in a user and mount namespace of
+//! its own ([`Keeper`]) or as anonymous memory ([`KeeperHugetlb`]), and hands a descriptor of the region's file to every
+//! process that attaches.
 //!
 //! ```text
-//! NAME/keeper        pid, start time, pid namespace of the keeper; device and inode number of the region's file
+//! NAME/keeper        pid, start time, pid namespace of the keeper; device and inode number of the region's file; carrier
 //! NAME/keeper.sock   where it hands out descriptors; named keeper.new until the region is initialised
 //! ```
 //!
 //! Nothing is said to the keeper: it sends one byte with the descriptor to whoever connects and belongs to its user, then
 //! closes. So no connection can hold up another. The region's memory lives as long as the keeper or an attached process.
 
+mod hugetlb;
 mod peer;
 mod process;
 
@@ -28,6 +30,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::time::{ClockId, clock_gettime};
 
+use self::peer::uid_of_peer;
 use super::error::{CreateError, made_already};
 use super::populate::{Finish, check_before, populate};
 use super::{Carrier, Created, Survives, create_file, new_path, tmpfs};
@@ -35,6 +38,7 @@ use crate::budget;
 use crate::place::{Reason, RegionDirectory, ShownPath, Text};
 use crate::process::{decimal, parse_decimal, pid_namespace, read_small, start_time};
 
+pub use hugetlb::KeeperHugetlb;
 pub use process::{Keeping, keep_descriptors_from_children};
 
 /// What the keeper writes about itself.
@@ -89,6 +93,11 @@ pub enum KeeperError {
     Gone,
     /// It has not answered for two seconds.
     Silent,
+    /// Who answers is another user's process.
+    Foreign {
+        /// That user.
+        uid: u32,
+    },
     /// A system call failed.
     Failed(Errno),
 }
@@ -102,6 +111,10 @@ impl fmt::Display for KeeperError {
             ),
             KeeperError::Silent => out.write_str(
                 "its keeper process does not answer within 2 s; is it stopped? let it go on (SIGCONT) and try again",
+            ),
+            KeeperError::Foreign { uid } => write!(
+                out,
+                "a process of user {uid} answers in place of its keeper: nothing was taken from it; remove the region"
             ),
             KeeperError::Failed(errno) => write!(out, "cannot reach its keeper process: {}", Reason(*errno)),
         }
@@ -127,11 +140,15 @@ fn receive(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, KeeperErro
         match receive_once(&address, deadline) {
             Ok(Some(file)) => return Ok(file),
             // The keeper was short of something, or ended under our connection: the next attempt tells.
-            Ok(None) | Err(Errno::CONNRESET | Errno::INTR | Errno::PIPE) => {}
-            Err(Errno::NOENT) => return Err(KeeperError::None),
-            Err(Errno::CONNREFUSED) => return Err(KeeperError::Gone),
-            Err(Errno::AGAIN) => return Err(KeeperError::Silent),
-            Err(errno) => return Err(KeeperError::Failed(errno)),
+            Ok(None) => {}
+            Err(Attempt::Foreign { uid }) => return Err(KeeperError::Foreign { uid }),
+            Err(Attempt::Failed(errno)) => match errno {
+                Errno::CONNRESET | Errno::INTR | Errno::PIPE => {}
+                Errno::NOENT => return Err(KeeperError::None),
+                Errno::CONNREFUSED => return Err(KeeperError::Gone),
+                Errno::AGAIN => return Err(KeeperError::Silent),
+                errno => return Err(KeeperError::Failed(errno)),
+            },
         }
         if milliseconds() > deadline {
             return Err(KeeperError::Silent);
@@ -140,14 +157,30 @@ fn receive(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, KeeperErro
     }
 }
 
-/// One connection; `None` when the keeper closed it without a descriptor, `AGAIN` when time ran out.
-fn receive_once(address: &SocketAddrUnix, deadline: u64) -> Result<Option<OwnedFd>, Errno> {
+/// Why an attempt gave nothing; `AGAIN` when time ran out.
+enum Attempt {
+    Foreign { uid: u32 },
+    Failed(Errno),
+}
+
+impl From<Errno> for Attempt {
+    fn from(errno: Errno) -> Self {
+        Attempt::Failed(errno)
+    }
+}
+
+/// One connection: the descriptor, or nothing when the keeper closed it without one.
+fn receive_once(address: &SocketAddrUnix, deadline: u64) -> Result<Option<OwnedFd>, Attempt> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Limits how long a full queue of connections is waited for.
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(Duration::from_millis(PATIENCE)))?;
     rustix::net::connect(&socket, address)?;
+    let uid = uid_of_peer(socket.as_fd())?;
+    if uid != rustix::process::geteuid().as_raw() {
+        return Err(Attempt::Foreign { uid });
+    }
     if !wait_for(socket.as_fd(), PollFlags::IN, deadline)? {
-        return Err(Errno::AGAIN);
+        return Err(Attempt::Failed(Errno::AGAIN));
     }
     let mut byte = [0u8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -205,6 +238,8 @@ pub struct KeeperNote {
     pub namespace: u64,
     /// Device and inode number of the region's file, once it is made.
     pub file: Option<(u64, u64)>,
+    /// Whether the carrier is [`KeeperHugetlb`].
+    pub hugetlb: bool,
 }
 
 impl KeeperNote {
@@ -214,11 +249,12 @@ impl KeeperNote {
         let file = rustix::fs::openat(region.directory(), NOTE, flags, Mode::empty()).ok()?;
         let mut text = [0u8; 160];
         let have = rustix::io::read(&file, &mut text).ok()?;
-        let mut numbers = text[..have].split(|byte| byte.is_ascii_whitespace()).filter(|field| !field.is_empty());
-        let mut next = || parse_decimal(numbers.next()?);
+        let mut fields = text[..have].split(|byte| byte.is_ascii_whitespace()).filter(|field| !field.is_empty());
+        let mut next = || parse_decimal(fields.next()?);
         let (pid, started, namespace) = (next()?, next()?, next()?);
         let file = next().and_then(|device| Some((device, next()?)));
-        Some(KeeperNote { pid: u32::try_from(pid).ok()?, started, namespace, file })
+        let hugetlb = fields.next() == Some(KeeperHugetlb.name().as_bytes());
+        Some(KeeperNote { pid: u32::try_from(pid).ok()?, started, namespace, file, hugetlb })
     }
 
     /// Whether the process is in this pid namespace, so that its number means something here.
@@ -277,9 +313,13 @@ fn has_exited(pid: u32) -> bool {
     matches!(state, Some(b'Z' | b'X'))
 }
 
-/// Whether the region in `directory` has, or had, a keeper.
-pub(crate) fn is_kept(region: &RegionDirectory) -> bool {
-    [NOTE, SOCKET_NEW, SOCKET].into_iter().any(|name| exists(region.directory(), name))
+/// The carrier of a region that has, or had, a keeper.
+pub(crate) fn carrier_of(region: &RegionDirectory) -> Option<&'static dyn Carrier> {
+    if KeeperNote::read(region).is_some_and(|note| note.hugetlb) {
+        return Some(&KeeperHugetlb);
+    }
+    let kept = [NOTE, SOCKET_NEW, SOCKET].into_iter().any(|name| exists(region.directory(), name));
+    kept.then_some(&Keeper)
 }
 
 fn exists(directory: BorrowedFd<'_>, name: &CStr) -> bool {

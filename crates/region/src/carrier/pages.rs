@@ -7,6 +7,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use super::hugetlb::is_hugetlb;
 use crate::budget::for_each_line;
 
 /// Bytes of a huge page.
@@ -36,6 +37,9 @@ impl PageReport {
 ///
 /// `None` where the kernel does not say (no /proc, no address space left). Changes nothing in the region.
 pub fn examine_pages(file: BorrowedFd<'_>, size: u64) -> Option<PageReport> {
+    if is_hugetlb(file) {
+        return Some(PageReport { huge: size, total: size });
+    }
     let mut report = PageReport::default();
     let mut offset = 0;
     while offset < size {

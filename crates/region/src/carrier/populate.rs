@@ -33,13 +33,16 @@ pub(super) fn check_before(size: u64, free: FreeSpace<'_>) -> Result<(), CreateE
     if size == 0 || !size.is_multiple_of(SIZE_STEP) {
         return Err(CreateError::Size(size));
     }
-    // The kernel would send SIGXFSZ, which kills.
-    if let Some(limit) = rustix::process::getrlimit(Resource::Fsize).current
-        && size > limit
-    {
-        return Err(CreateError::FileSizeLimit { limit, needed: size });
-    }
+    check_file_size(size)?;
     check_memory(size, free).map(|_| ())
+}
+
+/// Fails if this process may not make a file that large: the kernel would send SIGXFSZ, which kills.
+pub(super) fn check_file_size(size: u64) -> Result<(), CreateError> {
+    match rustix::process::getrlimit(Resource::Fsize).current {
+        Some(limit) if size > limit => Err(CreateError::FileSizeLimit { limit, needed: size }),
+        _ => Ok(()),
+    }
 }
 
 /// Fails if `needed` bytes more are too many; else answers how many could be reserved beyond them.
@@ -57,7 +60,8 @@ fn check_memory(needed: u64, free: FreeSpace<'_>) -> Result<u64, CreateError> {
 pub(super) enum Finish {
     /// Try to get 2 MiB pages, give every page its zeros, and see what came of it.
     HugeAndFilled,
-    /// Nothing: the kernel reserves zero-filled huge pages here.
+    /// Nothing: the kernel reserves zero-filled huge pages here, which were set aside before and are no memory that
+    /// could run out.
     AsReserved,
 }
 
@@ -74,8 +78,10 @@ pub(super) fn populate(
     let mut done = 0;
     progress(done, size);
     while done < size {
-        let beyond = check_memory(size - done, free)?;
-        let step = if beyond < NEAR_LIMIT { STEP_NEAR_LIMIT } else { STEP };
+        let step = match finish {
+            Finish::HugeAndFilled if check_memory(size - done, free)? < NEAR_LIMIT => STEP_NEAR_LIMIT,
+            Finish::HugeAndFilled | Finish::AsReserved => STEP,
+        };
         let length = step.min(size - done);
         reserve(file, path, done, length, size)?;
         report.huge += match finish {

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::fmt::Write;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, IoSlice};
@@ -12,8 +12,8 @@ use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, Send
 use rustix::thread::UnshareFlags;
 
 use super::peer::uid_of_peer;
-use super::{Keeper, NOTE, SOCKET, SOCKET_NEW, exists, failed, pause, socket_address, timespec};
-use crate::carrier::{Carrier, CreateError, Created};
+use super::{NOTE, SOCKET, SOCKET_NEW, exists, failed, pause, socket_address, timespec};
+use crate::carrier::{Carrier, CreateError, Created, KeeperHugetlb};
 use crate::place::{RegionDirectory, Text};
 use crate::process::{own_start_time, pid_namespace};
 
@@ -28,31 +28,45 @@ const REST: u64 = 50;
 #[derive(Debug)]
 pub struct Keeping {
     region: RegionDirectory,
+    /// The region's file where it has no name.
+    nameless: Option<OwnedFd>,
     listener: OwnedFd,
     watch: Option<OwnedFd>,
 }
 
 impl Keeping {
-    /// Makes the memory of the region whose directory has this absolute path, in namespaces of this process's own, which
-    /// must have a single thread and do nothing else from now on.
+    /// Makes the memory of the region whose directory has this absolute path on `carrier`, one of
+    /// [`crate::carrier::KEPT`]; where it needs a mount, in namespaces of this process's own, which must have a single
+    /// thread and do nothing else from now on.
     ///
     /// `progress` is called with (bytes done, `size`). Errors are those of a carrier; [`CreateError::NoNamespaces`]
     /// where users may not make namespaces.
     pub fn prepare(
         path: &[u8],
+        carrier: &dyn Carrier,
         size: u64,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Keeping, Created), CreateError> {
         write_note(&RegionDirectory::open(path)?)?;
-        enter_namespaces()?;
+        let nameless = carrier.name() == KeeperHugetlb.name();
+        if !nameless {
+            enter_namespaces()?;
+        }
         // Descriptors from before lead into the old namespace.
         let region = RegionDirectory::open(path)?;
-        let created = Keeper.create(&region, size, progress)?;
-        let memory = region.open_memory()?;
-        rustix::fs::renameat(&memory, c"region.new", &memory, c"region")
-            .map_err(|errno| failed("rename", &region, c"memory/region.new", errno))?;
-        complete_note(&region, created.file.as_fd())?;
-        Ok((Keeping::listen(region)?, created))
+        let created = carrier.create(&region, size, progress)?;
+        if !nameless {
+            let memory = region.open_memory()?;
+            rustix::fs::renameat(&memory, c"region.new", &memory, c"region")
+                .map_err(|errno| failed("rename", &region, c"memory/region.new", errno))?;
+        }
+        complete_note(&region, created.file.as_fd(), created.carrier)?;
+        let mut keeping = Keeping::listen(region)?;
+        if nameless {
+            let file = reopen(created.file.as_fd());
+            keeping.nameless = Some(file.map_err(|errno| failed("keep open", &keeping.region, c"memory", errno))?);
+        }
+        Ok((keeping, created))
     }
 
     /// Makes the socket `keeper.new` of a region whose file is in place.
@@ -64,7 +78,7 @@ impl Keeping {
         rustix::net::bind(&listener, &address).map_err(wrong)?;
         rustix::net::listen(&listener, QUEUE).map_err(wrong)?;
         let watch = watch(&region).ok();
-        Ok(Keeping { region, listener, watch })
+        Ok(Keeping { region, nameless: None, listener, watch })
     }
 
     /// Hands out the region's file until the reader of the pipe `creator` closes it, as it does when it has published the
@@ -130,9 +144,20 @@ impl Keeping {
             return;
         }
         // A description of its own for everybody: no offset, flag or lock is shared. Who gets none tries again.
-        let Ok(file) = crate::carrier::open_checked(&self.region, c"region") else { return };
+        let file = match &self.nameless {
+            Some(file) => reopen(file.as_fd()).ok(),
+            None => crate::carrier::open_checked(&self.region, c"region").ok(),
+        };
+        let Some(file) = file else { return };
         let _ = send(socket.as_fd(), file.as_fd());
     }
+}
+
+/// Another description of an open file.
+fn reopen(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut path = Text::<64>::from_bytes(b"/proc/self/fd/");
+    path.push_number(file.as_raw_fd() as u64);
+    rustix::fs::open(path.as_c_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn send(socket: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<usize, Errno> {
@@ -164,13 +189,13 @@ fn write_note(region: &RegionDirectory) -> Result<(), CreateError> {
     rustix::io::write(&file, text.as_bytes()).map(drop).map_err(wrong)
 }
 
-fn complete_note(region: &RegionDirectory, made: BorrowedFd<'_>) -> Result<(), CreateError> {
+fn complete_note(region: &RegionDirectory, made: BorrowedFd<'_>, carrier: &str) -> Result<(), CreateError> {
     let wrong = |errno| failed("write", region, NOTE, errno);
     let stat = rustix::fs::fstat(made).map_err(wrong)?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(region.directory(), NOTE, flags, Mode::empty()).map_err(wrong)?;
-    let mut text = Text::<64>::new();
-    let _ = writeln!(text, "{} {}", stat.st_dev, stat.st_ino);
+    let mut text = Text::<96>::new();
+    let _ = writeln!(text, "{} {} {carrier}", stat.st_dev, stat.st_ino);
     rustix::io::write(&file, text.as_bytes()).map(drop).map_err(wrong)
 }
 
