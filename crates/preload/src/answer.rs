@@ -18,22 +18,45 @@ pub fn errno() -> i32 {
 pub trait Failure {
     /// The value that says "look at errno".
     const FAILED: Self;
+
+    /// Whether this is that value.
+    fn failed(&self) -> bool;
 }
 
 impl Failure for i32 {
     const FAILED: i32 = -1;
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        *self == -1
+    }
 }
 
 impl Failure for i64 {
     const FAILED: i64 = -1;
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        *self == -1
+    }
 }
 
 impl Failure for isize {
     const FAILED: isize = -1;
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        *self == -1
+    }
 }
 
 impl<T> Failure for *mut T {
     const FAILED: *mut T = core::ptr::null_mut();
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        self.is_null()
+    }
 }
 
 /// What a C function answers for a value of the file system.

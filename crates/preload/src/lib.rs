@@ -25,6 +25,7 @@ mod real;
 
 mod answer;
 mod call;
+mod covered;
 mod descriptors;
 mod directory;
 mod environment;

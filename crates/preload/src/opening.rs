@@ -1,42 +1,132 @@
 //! Opening a file of ours: the open file in the region first, then its placeholder, then the entry in the table.
 
-use crate::{call, descriptors, path, signals, state, tags};
+use crate::answer::{Failure, fail};
+use crate::{call, covered, descriptors, path, signals, state, tags, user};
 use core::ffi::{c_char, c_int};
 use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Result};
 
-/// Result of opening a path.
-pub enum Opened {
-    /// The path is the kernel's; its name is as given.
-    Foreign,
-    /// The path is the kernel's, under the name now in the buffer.
-    Outside,
-    /// A new descriptor of ours, or the error.
-    Done(Result<c_int>),
+/// Times that a path may change between the mount and the kernel.
+const CHANGES_MAX: usize = 4;
+
+/// What is to be opened.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// Directory that the path starts from.
+    pub directory: c_int,
+    /// The path.
+    pub name: *const c_char,
+    /// `O_*`.
+    pub flags: c_int,
+    /// Permissions of a new file.
+    pub mode: libc::mode_t,
 }
 
-/// Opens a path if it is ours.
-#[inline(never)]
-pub fn open(
-    directory: c_int,
-    name: *const c_char,
-    flags: c_int,
-    mode: libc::mode_t,
-    outside: &mut path::Buffer,
-) -> Opened {
-    let mut buffer = [0; crate::user::PATH_MAX];
-    let (start, rest) = match path::locate(directory, name, &mut buffer) {
-        path::Place::Foreign => return Opened::Foreign,
-        path::Place::Refused(error) => return Opened::Done(Err(error)),
-        path::Place::Descriptor(file) => return Opened::Done(reopen(file, flags)),
-        path::Place::Ours(start, rest) => (start, rest),
-    };
-    match open_at(start, rest, flags, mode) {
-        Err(OUTSIDE) => match path::outside(start, rest, last_link(flags), outside) {
-            Ok(_) => Opened::Outside,
-            Err(error) => Opened::Done(Err(error)),
-        },
-        result => Opened::Done(result),
+/// Opens a path wherever it leads: `theirs` asks the kernel, `ours` makes the program's answer out of a new descriptor
+/// of ours. `is_covered` tells whether what the kernel opened is the covered directory, and if so closes it.
+#[inline(always)]
+pub fn open_anywhere<C: Failure>(
+    wish: Wish,
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    is_covered: impl Fn(&C) -> bool,
+    ours: impl Fn(Result<c_int>) -> C,
+) -> C {
+    if path::surely_foreign(wish.directory, wish.name) {
+        let answer = theirs(wish.directory, wish.name);
+        let failed = answer.failed();
+        if if failed { !covered::explains_error() } else { !is_covered(&answer) } {
+            return answer;
+        }
+        return open_entered(wish, failed, &theirs, &ours, 0);
     }
+    open_slowly(wish, &theirs, &is_covered, &ours)
+}
+
+#[inline(never)]
+fn open_slowly<C: Failure>(
+    wish: Wish,
+    theirs: &impl Fn(c_int, *const c_char) -> C,
+    is_covered: &impl Fn(&C) -> bool,
+    ours: &impl Fn(Result<c_int>) -> C,
+) -> C {
+    let mut buffer = [0; user::PATH_MAX];
+    match path::locate(wish.directory, wish.name, &mut buffer) {
+        path::Place::Foreign => {
+            let answer = theirs(wish.directory, wish.name);
+            let failed = answer.failed();
+            if if failed { !covered::explains_error() } else { !is_covered(&answer) } {
+                return answer;
+            }
+            open_entered(wish, failed, theirs, ours, 0)
+        }
+        path::Place::Refused(error) => fail(error),
+        path::Place::Descriptor(file) => ours(reopen(file, wish.flags)),
+        path::Place::Ours(start, rest) => open_from(start, rest, wish, theirs, ours, 0),
+    }
+}
+
+/// Opens a path that begins in the mount and may lead out of it.
+#[inline(never)]
+fn open_from<C: Failure>(
+    start: InodeId,
+    rest: &[u8],
+    wish: Wish,
+    theirs: &impl Fn(c_int, *const c_char) -> C,
+    ours: &impl Fn(Result<c_int>) -> C,
+    changes: usize,
+) -> C {
+    match open_at(start, rest, wish.flags, wish.mode) {
+        Err(OUTSIDE) => {
+            let mut outside = [0; user::PATH_MAX];
+            match path::outside(start, rest, last_link(wish.flags), &mut outside) {
+                Err(error) => fail(error),
+                Ok(name) => {
+                    let answer = theirs(libc::AT_FDCWD, name.as_ptr());
+                    if !answer.failed() || !covered::explains_error() || changes == CHANGES_MAX {
+                        return answer;
+                    }
+                    let wish = Wish { directory: libc::AT_FDCWD, name: name.as_ptr(), ..wish };
+                    open_entered(wish, true, theirs, ours, changes)
+                }
+            }
+        }
+        result => ours(result),
+    }
+}
+
+/// After the kernel: the path led to the mount, if it `failed` perhaps, else to its root.
+#[cold]
+#[inline(never)]
+fn open_entered<C: Failure>(
+    wish: Wish,
+    failed: bool,
+    theirs: &impl Fn(c_int, *const c_char) -> C,
+    ours: &impl Fn(Result<c_int>) -> C,
+    changes: usize,
+) -> C {
+    if !failed {
+        return ours(state::file_system().and_then(|file_system| open_at(file_system.root(), b"/", wish.flags, 0)));
+    }
+    let mut buffer = [0; user::PATH_MAX];
+    match covered::entered(wish.directory, wish.name, last_link(wish.flags), &mut buffer) {
+        Some((start, rest)) => open_from(start, rest, wish, theirs, ours, changes + 1),
+        None => C::FAILED,
+    }
+}
+
+/// For [`open_anywhere`]: whether a new descriptor of the kernel's is of the covered directory. Asked only where the
+/// flags say that a directory is expected.
+#[inline(always)]
+pub fn is_covered(descriptor: c_int, flags: c_int) -> bool {
+    flags & (libc::O_DIRECTORY | libc::O_PATH) != 0 && close_if_covered(descriptor)
+}
+
+#[inline(never)]
+fn close_if_covered(descriptor: c_int) -> bool {
+    let found = covered::is(descriptor);
+    if found {
+        libc_function!(c"close", fn(c_int) -> c_int)(descriptor);
+    }
+    found
 }
 
 /// Opens a path that starts at one of our directories.

@@ -2,10 +2,11 @@
 //!
 //! A path is ours when its leading components, after `//` and `.`, are those of the mount; when it is relative and the
 //! directory that it starts from is ours; or when it names one of our descriptors below `/proc/self/fd` or `/dev/fd`.
-//! A path that begins elsewhere and comes to the mount through `..` or a symbolic link is not.
+//! A path that begins elsewhere and comes to the mount through `..`, a symbolic link or a descriptor of a directory above
+//! goes to the kernel first; it becomes ours when the kernel could not use it ([`covered`]).
 
 use crate::answer::{Answer, Failure, fail, give};
-use crate::{call, descriptors, environment, state, user, working_directory};
+use crate::{call, covered, descriptors, environment, state, user, working_directory};
 use core::ffi::{CStr, c_char, c_int};
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, OpenFile, Result};
 
@@ -161,30 +162,24 @@ pub fn on_name<T: Answer<C>, C: Failure>(
     theirs: impl Fn(c_int, *const c_char) -> C,
     ours: impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
 ) -> C {
-    if surely_foreign(directory, path) {
-        return theirs(directory, path);
-    }
-    on_name_slowly(directory, path, LastLink::Keep, theirs, ours)
+    on_path(directory, path, LastLink::Keep, theirs, ours)
 }
 
-/// As [`on_name`], without the first look.
-#[inline(never)]
-pub fn on_name_slowly<T: Answer<C>, C: Failure>(
+/// Runs `ours` on one of our directories and the path from there, or `theirs`. `last`: whether the call itself follows
+/// a link at the end.
+#[inline(always)]
+pub fn on_path<T: Answer<C>, C: Failure>(
     directory: c_int,
     path: *const c_char,
     last: LastLink,
     theirs: impl Fn(c_int, *const c_char) -> C,
     ours: impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
 ) -> C {
-    let mut buffer = [0; user::PATH_MAX];
-    match locate(directory, path, &mut buffer) {
-        Place::Foreign | Place::Descriptor(_) => theirs(directory, path),
-        Place::Refused(error) => fail(error),
-        Place::Ours(start, rest) => match call::call(|file_system, who| ours(file_system, who, start, rest)) {
-            Err(OUTSIDE) => go_outside(start, rest, last, theirs),
-            result => give(result),
-        },
+    let both = Both { last, theirs, ours };
+    if surely_foreign(directory, path) {
+        return both.theirs_first(directory, path, 0);
     }
+    both.found_out(directory, path)
 }
 
 /// Runs `ours` on the inode that a path leads to, or `theirs` when it is the kernel's.
@@ -196,52 +191,103 @@ pub fn on_inode<T: Answer<C>, C: Failure>(
     theirs: impl Fn(c_int, *const c_char) -> C,
     ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
 ) -> C {
+    let resolved = |file_system: &FileSystem, who: &Caller<'_>, start: InodeId, rest: &[u8]| {
+        let inode = file_system.resolve(who, start, rest, last)?;
+        ours(file_system, who, inode)
+    };
+    let both = Both { last, theirs, ours: resolved };
     if surely_foreign(directory, path) {
-        return theirs(directory, path);
+        return both.theirs_first(directory, path, 0);
     }
-    on_inode_slowly(directory, path, last, theirs, ours)
+    on_inode_slowly(directory, path, &ours, &both)
 }
 
 #[inline(never)]
 fn on_inode_slowly<T: Answer<C>, C: Failure>(
     directory: c_int,
     path: *const c_char,
-    last: LastLink,
-    theirs: impl Fn(c_int, *const c_char) -> C,
-    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
+    ours: &impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
+    both: &Both<impl Fn(c_int, *const c_char) -> C, impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>>,
 ) -> C {
-    let mut buffer = [0; user::PATH_MAX];
-    match locate(directory, path, &mut buffer) {
-        Place::Foreign => theirs(directory, path),
-        Place::Refused(error) => fail(error),
-        Place::Descriptor(_) if last == LastLink::Keep => theirs(directory, path),
-        Place::Descriptor(file) => {
-            give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?)))
-        }
-        Place::Ours(start, rest) => {
-            let result = call::call(|file_system, who| {
-                let inode = file_system.resolve(who, start, rest, last)?;
-                ours(file_system, who, inode)
-            });
-            match result {
-                Err(OUTSIDE) => go_outside(start, rest, last, theirs),
-                result => give(result),
-            }
+    if both.last == LastLink::Follow {
+        let mut buffer = [0; user::PATH_MAX];
+        if let Place::Descriptor(file) = locate(directory, path, &mut buffer) {
+            return give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?)));
         }
     }
+    both.found_out(directory, path)
 }
 
-#[inline(never)]
-fn go_outside<C: Failure>(
-    start: InodeId,
-    path: &[u8],
+/// Times that a path may change between the mount and the kernel.
+const CHANGES_MAX: usize = 4;
+
+/// The two ways to run a call on one path: the kernel's, and ours from one of our directories.
+struct Both<K, O> {
     last: LastLink,
-    theirs: impl Fn(c_int, *const c_char) -> C,
-) -> C {
-    let mut buffer = [0; user::PATH_MAX];
-    match outside(start, path, last, &mut buffer) {
-        Ok(outside) => theirs(libc::AT_FDCWD, outside.as_ptr()),
-        Err(error) => fail(error),
+    theirs: K,
+    ours: O,
+}
+
+impl<K, O> Both<K, O> {
+    #[inline(never)]
+    fn found_out<T: Answer<C>, C: Failure>(&self, directory: c_int, path: *const c_char) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        let mut buffer = [0; user::PATH_MAX];
+        match locate(directory, path, &mut buffer) {
+            Place::Foreign | Place::Descriptor(_) => self.theirs_first(directory, path, 0),
+            Place::Refused(error) => fail(error),
+            Place::Ours(start, rest) => self.ours_first(start, rest, 0),
+        }
+    }
+
+    /// The kernel's turn, and ours when the path turns out to lead to the mount.
+    #[inline(always)]
+    fn theirs_first<T: Answer<C>, C: Failure>(&self, directory: c_int, path: *const c_char, changes: usize) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        let answer = (self.theirs)(directory, path);
+        if !answer.failed() || !covered::explains_error() || changes == CHANGES_MAX {
+            return answer;
+        }
+        self.entered(directory, path, changes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn entered<T: Answer<C>, C: Failure>(&self, directory: c_int, path: *const c_char, changes: usize) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        let mut buffer = [0; user::PATH_MAX];
+        match covered::entered(directory, path, self.last, &mut buffer) {
+            Some((start, rest)) => self.ours_first(start, rest, changes + 1),
+            None => C::FAILED,
+        }
+    }
+
+    /// Our turn, and the kernel's when the path leads out of the mount.
+    #[inline(never)]
+    fn ours_first<T: Answer<C>, C: Failure>(&self, start: InodeId, rest: &[u8], changes: usize) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        match call::call(|file_system, who| (self.ours)(file_system, who, start, rest)) {
+            Err(OUTSIDE) => {
+                let mut buffer = [0; user::PATH_MAX];
+                match outside(start, rest, self.last, &mut buffer) {
+                    Ok(outside) => self.theirs_first(libc::AT_FDCWD, outside.as_ptr(), changes),
+                    Err(error) => fail(error),
+                }
+            }
+            result => give(result),
+        }
     }
 }
 

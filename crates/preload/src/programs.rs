@@ -3,7 +3,7 @@
 //! Found by name only where the name has a slash; directories of `PATH` below the mount are not searched.
 
 use crate::path::{self, Buffer, Place};
-use crate::{call, user};
+use crate::{call, covered, user};
 use core::ffi::{CStr, c_char};
 use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Position, Result};
 use lifeboat_region::UserTarget;
@@ -36,11 +36,15 @@ pub enum Program {
 #[inline(never)]
 pub fn find(name: *const c_char, inherited: bool, outside: &mut Buffer) -> Result<Program> {
     let mut buffer = [0; user::PATH_MAX];
-    let (start, rest) = match path::locate(libc::AT_FDCWD, name, &mut buffer) {
-        Place::Foreign | Place::Descriptor(_) => return Ok(Program::Foreign),
-        Place::Refused(error) => return Err(error),
-        Place::Ours(start, rest) => (start, rest),
-    };
+    match path::locate(libc::AT_FDCWD, name, &mut buffer) {
+        Place::Refused(error) => Err(error),
+        Place::Ours(start, rest) => find_from(start, rest, inherited, outside),
+        Place::Descriptor(file) => copy(file, inherited).map(Program::Copy),
+        Place::Foreign => Ok(Program::Foreign),
+    }
+}
+
+fn find_from(start: InodeId, rest: &[u8], inherited: bool, outside: &mut Buffer) -> Result<Program> {
     match open(start, rest) {
         Err(OUTSIDE) => path::outside(start, rest, LastLink::Follow, outside).map(|_| Program::Outside),
         Err(error) => Err(error),
@@ -99,20 +103,40 @@ pub fn name_of(descriptor: &OwnedFd, text: &mut [u8; 64]) -> *const c_char {
     CStr::from_bytes_with_nul(&text[..length]).map_or(c"".as_ptr(), CStr::as_ptr)
 }
 
-/// Runs `start` with the path to execute in place of `name`; -1 and the error when there is none.
+/// Runs `start`, which answers -1 and `errno`, with the path to execute in place of `name`.
+///
+/// # Errors
+/// Why there is no such path.
 pub fn with_program(name: *const c_char, inherited: bool, start: impl Fn(*const c_char) -> i32) -> Result<i32> {
-    if path::surely_foreign(libc::AT_FDCWD, name) {
-        return Ok(start(name));
-    }
     let mut outside = [0; user::PATH_MAX];
-    match find(name, inherited, &mut outside)? {
-        Program::Foreign => Ok(start(name)),
+    let program = if path::surely_foreign(libc::AT_FDCWD, name) {
+        Program::Foreign
+    } else {
+        find(name, inherited, &mut outside)?
+    };
+    match program {
         Program::Outside => Ok(start(outside.as_ptr().cast())),
-        Program::Copy(memory) => {
-            let mut text = [0; 64];
-            Ok(start(name_of(&memory, &mut text)))
+        Program::Copy(memory) => Ok(start_copy(&memory, start)),
+        Program::Foreign => {
+            let answer = start(name);
+            if answer != -1 || !covered::explains_error() {
+                return Ok(answer);
+            }
+            let mut buffer = [0; user::PATH_MAX];
+            match covered::entered(libc::AT_FDCWD, name, LastLink::Follow, &mut buffer) {
+                None => Ok(answer),
+                Some((directory, rest)) => match find_from(directory, rest, inherited, &mut outside)? {
+                    Program::Copy(memory) => Ok(start_copy(&memory, start)),
+                    _ => Ok(start(outside.as_ptr().cast())),
+                },
+            }
         }
     }
+}
+
+fn start_copy(memory: &OwnedFd, start: impl Fn(*const c_char) -> i32) -> i32 {
+    let mut text = [0; 64];
+    start(name_of(memory, &mut text))
 }
 
 /// Whether a file name is looked for as it is, and not along `PATH`.

@@ -1,7 +1,9 @@
 //! What this process is attached to, and when that happens: the environment is read once, before other constructors
 //! where the linker allows it; the region is attached at the first call that needs it.
 
-use crate::{descriptors, environment, faults, identity, mappings, message, signals, streams, tags, working_directory};
+use crate::{
+    covered, descriptors, environment, faults, identity, mappings, message, signals, streams, tags, working_directory,
+};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
@@ -73,6 +75,7 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
     if found {
         // Paths of the program are looked at from now on, good or bad.
         faults::install();
+        covered::note();
         working_directory::note_kernel_directory();
         descriptors::rediscover();
         if environment::inherited_directory().is_some() {

@@ -1,7 +1,7 @@
 //! The working directory, when it lies below the mount. The kernel knows nothing of such a place, so the process
 //! really stands in the directory that the mount covers, and relative paths start here instead.
 
-use crate::{environment, signals, state, user};
+use crate::{covered, environment, signals, state, user};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use lifeboat_fs::{Errno, InodeId, LastLink, Result};
 
@@ -84,6 +84,13 @@ pub fn note_kernel_directory() {
         [] => return ABOVE.store(0, Ordering::Relaxed),
         directory => directory,
     };
+    // By a link, or by a descriptor of the covered directory.
+    if !directory.is_empty()
+        && directory == covered::path()
+        && let Ok(file_system) = state::file_system()
+    {
+        set(Some(file_system.root()));
+    }
     let rest = environment::mount().strip_prefix(directory);
     let above = if rest.and_then(<[u8]>::first) == Some(&b'/') { directory.len() + 1 } else { 0 };
     ABOVE.store(above, Ordering::Relaxed);

@@ -93,6 +93,26 @@ mod scripts {
             "echo in > $D/f; mkdir $D/d; ln -s $T $D/out; echo out > $D/out/written; cat $T/written; ls $D/out/; cd $D/out && pwd -P; cat written; cd ..; pwd; readlink -f $D/out/written; rm $D/out",
         ),
         (
+            "links from outside to inside",
+            &["ln", "readlink", "find"],
+            "ln -s $D $T/in; echo a > $T/in/f; cat $T/in/f $D/f; mkdir $T/in/d $T/in/d/e; ls $T/in $T/in/ | sort; stat -c '%F %h' $T/in $T/in/ $T/in/d; cp -a $S/text $T/in/d; cat $T/in/d/text | wc; (cd $T/in && pwd -P && touch x && ls && cd d/e && cat ../text ../../f | wc); mv $T/in/f $T/in/d/g; ls $D/d; ln $T/in/d/g $D/h; ln -s ../d/g $T/in/d/l; cat $T/in/d/l; ln -s $D/new $T/new; echo new > $T/new; cat $D/new; readlink $T/new; readlink -f $T/in/d/../new; find -L $T/in -type f | sort; chmod 600 $T/in/new; truncate -s 5 $T/in/new; cp -rL $T/in $T/copy; cat $T/in/none; cat $T/in/none/x; cat $T/in/new/x; mkdir $T/new; rm -r $T/in/d; rm $T/new; rmdir $T/in/none; touch $T/in/d/x; rm $T/in",
+        ),
+        (
+            "links of links, and loops",
+            &["ln", "readlink"],
+            "mkdir $T/a $D/b; ln -s ../a $T/a/again; ln -s $D $T/a/in; ln -s again/again/in/b $T/a/far; echo x > $T/a/far/f; cat $T/a/again/far/f $D/b/f; ln -s $T/a $D/out; echo y > $D/out/in/b/g; cat $D/out/far/../b/g; ln -s one $T/two; ln -s two $T/one; cat $T/one; ln -s $D/back $D/out/there; ln -s $T/there $D/back; cat $T/a/there; ln -s $D/b/none $T/dangling; cat $T/dangling; echo now > $T/dangling; cat $D/b/none; rm -r $T/a $T/one $T/two $T/dangling $D/out $D/back",
+        ),
+        (
+            "through the directories above",
+            &["basename", "find"],
+            "top=$(dirname $D); above=$(dirname $top); m=$(basename $top); c=$(basename $D); mkdir $D/d; echo x > $D/d/f; cd $above && cat ./../$(basename $above)/$m/$c/d/f; find $above/$m/$c -type f | sed s:.*/case:case:; find $above -name f | grep -c $m/$c/d/f; cd / && cd $above/nowhere/../$m/$c 2>/dev/null; cd $m/../$m/$c 2>/dev/null; cd $above/$m/../$m/$c && pwd -P | sed s:.*/:: && cd ../../$m/$c/d && cat f; cd ../../.. && ls $m/$c; cd $m && cd .. && cd ./$m && cat $c/d/f",
+        ),
+        (
+            "rsync",
+            &["rsync"],
+            "rsync -a $S/ $D/one/ && rsync -a $D/one/ $T/two/ && rsync -a $D/one/ $D/three/; rsync -ain $S/ $D/one/; echo more >> $D/one/text; rsync -ai --no-t --no-D $D/one/ $T/two/ | sed 's/ .*//' | sort; rsync -a --inplace $S/ $D/one/; rsync -aS --delete $S/sub/ $D/three/; cd $D && rsync -a one/sub four && rsync -aR one/sub/deeper five; ls -A five/one; rsync -a $D/none $T/none 2> /dev/null; echo code $?; cd / && rsync -a ${D#/}/four $T/six",
+        ),
+        (
             "split, head, tail, wc",
             &["split", "head", "tail", "wc", "tee"],
             "cp $S/text $D/t; split -b 10000 $D/t $D/p-; cat $D/p-* | cmp - $S/text && echo same; head -c 100 $D/t; tail -c 100 $D/t; tail -n 3 $D/t; wc $D/t; tee $D/x $T/y < $D/t | md5sum; tac $D/t | md5sum; od -c $D/t | tail -2",
@@ -390,6 +410,8 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
     if is_installed("python3") {
         let script = programs::folder().join("files.py");
         matrix.run("files.py", "bash", &format!("python3 -B {} \"$D\"; echo code $?", script.display()));
+        let script = script.with_file_name("entering.py");
+        matrix.run("entering.py", "bash", &format!("python3 -B {} \"$D\" \"$T\"; echo code $?", script.display()));
     }
     matrix.finish("languages");
 }

@@ -1,8 +1,8 @@
 //! Directory streams, and libc's functions that read directories by themselves.
 
 use crate::answer::{fail, give};
-use crate::opening::{Opened, open as open_ours};
-use crate::{call, descriptors, directory, path, user};
+use crate::opening::{Wish, open_anywhere, open_at};
+use crate::{call, covered, descriptors, directory, path, state, user};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
 use libc::{DIR, dirent64};
@@ -17,14 +17,26 @@ fn open_stream(descriptor: Result<c_int>) -> Result<*mut DIR> {
     })
 }
 
-#[inline(never)]
-fn open_slowly(name: *const c_char, theirs: impl Fn(*const c_char) -> *mut DIR) -> *mut DIR {
-    let mut outside = [0; user::PATH_MAX];
-    match open_ours(libc::AT_FDCWD, name, READ_DIRECTORY, 0, &mut outside) {
-        Opened::Foreign => theirs(name),
-        Opened::Outside => theirs(outside.as_ptr().cast()),
-        Opened::Done(descriptor) => give(open_stream(descriptor)),
+/// Whether a new stream of the kernel's is of the covered directory; closed then.
+fn close_if_covered(stream: *mut DIR) -> bool {
+    let found = covered::is(libc_function!(c"dirfd", fn(*mut DIR) -> c_int)(stream));
+    if found {
+        libc_function!(c"closedir", fn(*mut DIR) -> c_int)(stream);
     }
+    found
+}
+
+/// Puts the root of the mount in place of a descriptor of the covered directory.
+#[cold]
+#[inline(never)]
+fn become_root(descriptor: c_int) -> Result<()> {
+    let root = state::file_system()?.root();
+    let close_on_exec = rustix::io::fcntl_getfd(descriptors::borrow(descriptor)?)?;
+    let flags = if close_on_exec.is_empty() { 0 } else { libc::O_CLOEXEC };
+    let opened = open_at(root, b"/", READ_DIRECTORY & !libc::O_CLOEXEC, 0)?;
+    let replaced = super::descriptor::dup3(opened, descriptor, flags);
+    let _ = descriptors::close(opened);
+    if replaced < 0 { Err(Errno::from_raw_os_error(crate::answer::errno())) } else { Ok(()) }
 }
 
 /// Fills a buffer with directory records, as the system call does.
@@ -52,17 +64,25 @@ fn records(file: OpenFile, buffer: *mut c_char, length: usize) -> Result<usize> 
 
 hooks! {
     fn opendir(name: *const c_char) -> *mut DIR {
-        if path::surely_foreign(libc::AT_FDCWD, name) {
-            return next(name);
-        }
-        open_slowly(name, next)
+        let wish = Wish { directory: libc::AT_FDCWD, name, flags: READ_DIRECTORY, mode: 0 };
+        open_anywhere(
+            wish,
+            |_, name| next(name),
+            |&stream| close_if_covered(stream),
+            |descriptor| give(open_stream(descriptor)),
+        )
     }
 
     fn fdopendir(descriptor: c_int) -> *mut DIR {
-        match descriptors::find(descriptor) {
-            None => next(descriptor),
-            Some(_) => give(directory::open(descriptor)),
+        if descriptors::find(descriptor).is_none() {
+            if !covered::is(descriptor) {
+                return next(descriptor);
+            }
+            if let Err(error) = become_root(descriptor) {
+                return fail(error);
+            }
         }
+        give(directory::open(descriptor))
     }
 
     fn readdir(stream: *mut DIR) -> *mut dirent64, also readdir64 {
@@ -188,29 +208,29 @@ fn collect(stream: *mut DIR, list: *mut *mut *mut dirent64, filter: Filter, comp
     c_int::try_from(count).map_err(|_| Errno::NOMEM)
 }
 
-#[inline(never)]
 fn scan(
-    directory: c_int,
-    name: *const c_char,
+    wish: Wish,
     list: *mut *mut *mut dirent64,
     filter: Filter,
     compare: Compare,
     theirs: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    let mut outside = [0; user::PATH_MAX];
-    let stream = match open_ours(directory, name, READ_DIRECTORY, 0, &mut outside) {
-        Opened::Foreign => return theirs(directory, name),
-        Opened::Outside => return theirs(libc::AT_FDCWD, outside.as_ptr().cast()),
-        Opened::Done(descriptor) => open_stream(descriptor),
+    // Reading the covered directory must not succeed before it is known for what it is.
+    let theirs = |directory, name| {
+        if state::configured() && covered::is_at(directory, name) {
+            return fail(Errno::NOENT);
+        }
+        theirs(directory, name)
     };
-    match stream {
+    let ours = |descriptor| match open_stream(descriptor) {
         Err(error) => fail(error),
         Ok(stream) => {
             let result = collect(stream, list, filter, compare);
             closedir(stream);
             give(result)
         }
-    }
+    };
+    open_anywhere(wish, theirs, |_| false, ours)
 }
 
 hooks! {
@@ -220,10 +240,8 @@ hooks! {
         filter: Filter,
         compare: Compare,
     ) -> c_int, also scandir64 {
-        if path::surely_foreign(libc::AT_FDCWD, name) {
-            return next(name, list, filter, compare);
-        }
-        scan(libc::AT_FDCWD, name, list, filter, compare, |_, name| next(name, list, filter, compare))
+        let wish = Wish { directory: libc::AT_FDCWD, name, flags: READ_DIRECTORY, mode: 0 };
+        scan(wish, list, filter, compare, |_, name| next(name, list, filter, compare))
     }
 
     fn scandirat(
@@ -233,10 +251,8 @@ hooks! {
         filter: Filter,
         compare: Compare,
     ) -> c_int, also scandirat64 {
-        if path::surely_foreign(directory, name) {
-            return next(directory, name, list, filter, compare);
-        }
-        scan(directory, name, list, filter, compare, |directory, name| next(directory, name, list, filter, compare))
+        let wish = Wish { directory, name, flags: READ_DIRECTORY, mode: 0 };
+        scan(wish, list, filter, compare, |directory, name| next(directory, name, list, filter, compare))
     }
 }
 

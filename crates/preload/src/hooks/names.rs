@@ -2,7 +2,7 @@
 
 use crate::answer::{fail, give};
 use crate::path::{self, Buffer, Place};
-use crate::{call, user};
+use crate::{call, covered, user};
 use core::ffi::{c_char, c_int, c_uint};
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, Result};
 
@@ -13,33 +13,20 @@ struct End<'a> {
     path: &'a [u8],
 }
 
-/// What to do with a call on two paths.
-enum Pair<'a> {
-    /// The kernel serves both as they are.
-    Foreign,
-    /// Ours.
-    Ours(End<'a>, End<'a>),
-    /// One side is ours, the other the kernel's: the first, the second.
-    Mixed(Option<End<'a>>, Option<End<'a>>),
-    Refused(Errno),
-}
+type PathAt = (c_int, *const c_char);
 
-fn locate_pair<'a>(old: (c_int, *const c_char), new: (c_int, *const c_char), buffers: &'a mut [Buffer; 2]) -> Pair<'a> {
-    let [first, second] = buffers;
-    let old = path::locate(old.0, old.1, first);
-    let new = path::locate(new.0, new.1, second);
-    match (old, new) {
-        (Place::Refused(error), _) | (_, Place::Refused(error)) => Pair::Refused(error),
-        (Place::Ours(start, path), Place::Ours(to, name)) => {
-            Pair::Ours(End { start, path }, End { start: to, path: name })
-        }
-        (Place::Ours(start, path), _) => Pair::Mixed(Some(End { start, path }), None),
-        (_, Place::Ours(start, path)) => Pair::Mixed(None, Some(End { start, path })),
-        _ => Pair::Foreign,
+/// One of two paths, if it is ours.
+fn locate_end<'a>(given: PathAt, buffer: &'a mut Buffer) -> Result<Option<End<'a>>> {
+    match path::locate(given.0, given.1, buffer) {
+        Place::Refused(error) => Err(error),
+        Place::Ours(start, path) => Ok(Some(End { start, path })),
+        Place::Foreign | Place::Descriptor(_) => Ok(None),
     }
 }
 
-type PathAt = (c_int, *const c_char);
+fn entered_end<'a>(given: PathAt, last: LastLink, buffer: &'a mut Buffer) -> Option<End<'a>> {
+    covered::entered(given.0, given.1, last, buffer).map(|(start, path)| End { start, path })
+}
 
 /// Runs `ours` when both paths lie below the mount, `theirs` when both lead elsewhere; EXDEV between the two.
 #[inline(never)]
@@ -50,20 +37,35 @@ fn on_pair(
     theirs: impl Fn(PathAt, PathAt) -> c_int,
     ours: impl Fn(&FileSystem, &Caller<'_>, (InodeId, &[u8]), (InodeId, &[u8])) -> Result<()>,
 ) -> c_int {
-    let mut buffers = [[0; user::PATH_MAX]; 2];
-    match locate_pair(old, new, &mut buffers) {
-        Pair::Foreign => theirs(old, new),
-        Pair::Refused(error) => fail(error),
-        Pair::Mixed(first, second) => leave_for(old, new, first, second, last, theirs),
-        Pair::Ours(first, second) => {
-            let result = call::call(|file_system, who| {
-                ours(file_system, who, (first.start, first.path), (second.start, second.path))
-            });
-            match result {
-                Err(OUTSIDE) => leave_for(old, new, Some(first), Some(second), last, theirs),
-                result => give(result),
-            }
+    let [mut first_buffer, mut second_buffer] = [[0; user::PATH_MAX]; 2];
+    let first = match locate_end(old, &mut first_buffer) {
+        Ok(end) => end,
+        Err(error) => return fail(error),
+    };
+    let second = match locate_end(new, &mut second_buffer) {
+        Ok(end) => end,
+        Err(error) => return fail(error),
+    };
+    if first.is_none() && second.is_none() {
+        let answer = theirs(old, new);
+        if answer == 0 || !covered::explains_error() {
+            return answer;
         }
+    }
+    let [mut first_entered, mut second_entered] = [[0; user::PATH_MAX]; 2];
+    let asked = (first.is_some(), second.is_some());
+    let first = first.or_else(|| entered_end(old, last, &mut first_entered));
+    let second = second.or_else(|| entered_end(new, LastLink::Keep, &mut second_entered));
+    let (Some(from), Some(to)) = (first, second) else {
+        return match (first.is_some(), second.is_some()) {
+            (false, false) => -1,
+            now if now == asked => leave_for(old, new, first, second, last, theirs),
+            _ => fail(Errno::XDEV),
+        };
+    };
+    match call::call(|file_system, who| ours(file_system, who, (from.start, from.path), (to.start, to.path))) {
+        Err(OUTSIDE) => leave_for(old, new, first, second, last, theirs),
+        result => give(result),
     }
 }
 
@@ -105,7 +107,10 @@ fn both_foreign(old: PathAt, new: PathAt) -> bool {
 
 fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
     if both_foreign(old, new) {
-        return theirs(old, new);
+        let answer = theirs(old, new);
+        if answer == 0 || !covered::explains_error() {
+            return answer;
+        }
     }
     on_pair(old, new, LastLink::Keep, theirs, |file_system, who, old, new| {
         file_system.rename(who, old.0, old.1, new.0, new.1, flags)
@@ -122,7 +127,10 @@ fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, Path
         );
     }
     if both_foreign(old, new) {
-        return theirs(old, new);
+        let answer = theirs(old, new);
+        if answer == 0 || !covered::explains_error() {
+            return answer;
+        }
     }
     let last = if flags & libc::AT_SYMLINK_FOLLOW != 0 { LastLink::Follow } else { LastLink::Keep };
     // A link by /proc/self/fd/N is how a file without a name gets one.
@@ -157,7 +165,10 @@ fn symlink_any(
     theirs: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
     if path::surely_foreign(directory, name) {
-        return theirs(directory, name);
+        let answer = theirs(directory, name);
+        if answer == 0 || !covered::explains_error() {
+            return answer;
+        }
     }
     let mut buffer = [0; user::PATH_MAX];
     match user::path(target, &mut buffer) {
@@ -305,9 +316,6 @@ fn read_link(
     length: usize,
     theirs: impl Fn(c_int, *const c_char) -> isize,
 ) -> isize {
-    if path::surely_foreign(directory, name) {
-        return theirs(directory, name);
-    }
     let put = |file_system: &FileSystem, inode| {
         if length == 0 {
             return Err(Errno::INVAL);

@@ -2,7 +2,7 @@
 //! either way, and is looked at only when a flag says that it is there.
 
 use crate::answer::{fail, give};
-use crate::opening::{Opened, open as open_ours};
+use crate::opening::{self, Wish};
 use crate::{path, user};
 use core::ffi::{c_char, c_int};
 use lifeboat_fs::Errno;
@@ -16,26 +16,8 @@ fn open_anywhere(
     mode: libc::mode_t,
     theirs: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    if path::surely_foreign(directory, name) {
-        return theirs(directory, name);
-    }
-    open_slowly(directory, name, flags, mode, theirs)
-}
-
-#[inline(never)]
-fn open_slowly(
-    directory: c_int,
-    name: *const c_char,
-    flags: c_int,
-    mode: libc::mode_t,
-    theirs: impl Fn(c_int, *const c_char) -> c_int,
-) -> c_int {
-    let mut outside = [0; user::PATH_MAX];
-    match open_ours(directory, name, flags, mode, &mut outside) {
-        Opened::Foreign => theirs(directory, name),
-        Opened::Outside => theirs(libc::AT_FDCWD, outside.as_ptr().cast()),
-        Opened::Done(result) => give(result),
-    }
+    let wish = Wish { directory, name, flags, mode };
+    opening::open_anywhere(wish, theirs, |&descriptor| opening::is_covered(descriptor, flags), give)
 }
 
 /// Whether flags ask for a mode, which the `_2` forms of fortified programs do not pass.

@@ -1,11 +1,10 @@
 //! New processes and new programs: open files get second holders, and the next program must find the mount.
 
-use crate::answer::give;
+use crate::answer::{self, give};
 use crate::environment::{self, Environment};
 use crate::{descriptors, programs, state, user, working_directory};
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
-use lifeboat_fs::Errno;
 
 type Strings = *const *const c_char;
 
@@ -176,7 +175,19 @@ fn spawn(path: *const c_char, variables: Strings, start: impl Fn(*const c_char, 
     }
     let mut environment = Environment::new();
     let variables = environment.complete(variables);
-    programs::with_program(path, true, |path| start(path, variables)).unwrap_or_else(Errno::raw_os_error)
+    // `posix_spawn` answers the error's number.
+    let start = |path| match start(path, variables) {
+        0 => 0,
+        error => {
+            answer::set_errno(error);
+            -1
+        }
+    };
+    match programs::with_program(path, true, start) {
+        Ok(0) => 0,
+        Ok(_) => answer::errno(),
+        Err(error) => error.raw_os_error(),
+    }
 }
 
 /// As [`spawn`], for a name that is looked for along `PATH` unless it has a slash.

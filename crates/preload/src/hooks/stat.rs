@@ -1,7 +1,7 @@
 //! Attributes of files and of the file system.
 
-use crate::answer::{Failure, fail, give};
-use crate::{call, descriptors, environment, path, state, user};
+use crate::answer::{Answer, Failure, fail, give};
+use crate::{call, covered, descriptors, environment, path, state, user};
 use core::ffi::{c_char, c_int, c_uint};
 use core::mem::zeroed;
 use lifeboat_fs::{Errno, FileSystem, InodeId, LastLink, OpenFile, Result, Stat};
@@ -142,6 +142,15 @@ fn statistics_for_posix() -> Result<libc::statvfs> {
     Ok(to)
 }
 
+/// A variable of `pathconf`, to be answered in the form of C.
+struct Configuration(c_int);
+
+impl Answer<libc::c_long> for Configuration {
+    fn answer(self) -> libc::c_long {
+        configuration(self.0)
+    }
+}
+
 /// Value of a `pathconf` variable; -1 without an error for "no limit".
 fn configuration(name: c_int) -> libc::c_long {
     match name {
@@ -160,13 +169,37 @@ fn configuration(name: c_int) -> libc::c_long {
     }
 }
 
+/// After the kernel filled `into`: where that is the covered directory, the attributes of the mount's root instead.
+#[inline(always)]
+fn uncovered(answer: c_int, into: *mut libc::stat) -> c_int {
+    // SAFETY: the kernel has just written there.
+    if answer == 0 && unsafe { covered::is_number((*into).st_dev, (*into).st_ino) } {
+        return give(state::file_system().and_then(|file_system| put_stat(file_system, file_system.root(), into)));
+    }
+    answer
+}
+
+#[inline(always)]
+fn uncovered_x(answer: c_int, into: *mut libc::statx) -> c_int {
+    let found =
+        |into: &libc::statx| covered::is_number(libc::makedev(into.stx_dev_major, into.stx_dev_minor), into.stx_ino);
+    // SAFETY: the kernel has just written there.
+    if answer == 0 && found(unsafe { &*into }) {
+        return give(
+            state::file_system()
+                .and_then(|file_system| user::put(into, &to_statx(&file_system.stat(file_system.root())?))),
+        );
+    }
+    answer
+}
+
 hooks! {
     fn stat(name: *const c_char, into: *mut libc::stat) -> c_int, also stat64 {
         path::on_inode(
             libc::AT_FDCWD,
             name,
             LastLink::Follow,
-            |_, name| next(name, into),
+            |_, name| uncovered(next(name, into), into),
             |file_system, _, inode| put_stat(file_system, inode, into),
         )
     }
@@ -176,14 +209,14 @@ hooks! {
             libc::AT_FDCWD,
             name,
             LastLink::Keep,
-            |_, name| next(name, into),
+            |_, name| uncovered(next(name, into), into),
             |file_system, _, inode| put_stat(file_system, inode, into),
         )
     }
 
     fn fstat(descriptor: c_int, into: *mut libc::stat) -> c_int, also fstat64 {
         match descriptors::find(descriptor) {
-            None => next(descriptor, into),
+            None => uncovered(next(descriptor, into), into),
             Some(file) => stat_open(file, into),
         }
     }
@@ -199,7 +232,7 @@ hooks! {
             directory,
             name,
             last_link(flags),
-            |directory, name| next(directory, name, into, flags),
+            |directory, name| uncovered(next(directory, name, into, flags), into),
             |file_system, _, inode| put_stat(file_system, inode, into),
         )
     }
@@ -216,7 +249,7 @@ hooks! {
             directory,
             name,
             last_link(flags),
-            |directory, name| next(directory, name, flags, mask, into),
+            |directory, name| uncovered_x(next(directory, name, flags, mask, into), into),
             |file_system, _, inode| put(file_system, inode),
         )
     }
@@ -256,13 +289,14 @@ hooks! {
     }
 
     fn pathconf(name: *const c_char, variable: c_int) -> libc::c_long {
-        // What is asked of the file is only that it exists; the answer is the same for all.
-        let found: c_int = path::on_inode(libc::AT_FDCWD, name, LastLink::Follow, |_, _| 1, |_, _, _| Ok(0));
-        match found {
-            1 => next(name, variable),
-            0 => configuration(variable),
-            _ => -1,
-        }
+        path::on_inode(
+            libc::AT_FDCWD,
+            name,
+            LastLink::Follow,
+            |_, name| next(name, variable),
+            // What is asked of the file is only that it exists; the answer is the same for all.
+            |_, _, _| Ok(Configuration(variable)),
+        )
     }
 
     fn fpathconf(descriptor: c_int, variable: c_int) -> libc::c_long {

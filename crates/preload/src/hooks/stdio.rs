@@ -1,8 +1,8 @@
 //! Opening streams. Reading, writing and closing them needs no hook: libc does it through [`crate::streams`].
 
 use crate::answer::{fail, give};
-use crate::opening::{Opened, open as open_ours, reopen};
-use crate::{call, descriptors, path, streams, user};
+use crate::opening::{Wish, open_anywhere, reopen};
+use crate::{call, covered, descriptors, path, streams, user};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::null_mut;
 use libc::FILE;
@@ -62,18 +62,21 @@ fn stream_over(descriptor: c_int, mode: &Mode) -> *mut FILE {
 }
 
 #[inline(never)]
-fn open_slowly(name: *const c_char, mode: *const c_char, theirs: impl Fn(*const c_char) -> *mut FILE) -> *mut FILE {
+fn open_stream(name: *const c_char, mode: *const c_char, theirs: impl Fn(*const c_char) -> *mut FILE) -> *mut FILE {
     let parsed = match parse(mode) {
         Ok(parsed) => parsed,
         Err(error) => return fail(error),
     };
-    let mut outside = [0; user::PATH_MAX];
-    match open_ours(libc::AT_FDCWD, name, parsed.flags, 0o666, &mut outside) {
-        Opened::Foreign => theirs(name),
-        Opened::Outside => theirs(outside.as_ptr().cast()),
-        Opened::Done(Err(error)) => fail(error),
-        Opened::Done(Ok(descriptor)) => stream_over(descriptor, &parsed),
-    }
+    let wish = Wish { directory: libc::AT_FDCWD, name, flags: parsed.flags, mode: 0o666 };
+    open_anywhere(
+        wish,
+        |_, name| theirs(name),
+        |_| false,
+        |opened| match opened {
+            Err(error) => fail(error),
+            Ok(descriptor) => stream_over(descriptor, &parsed),
+        },
+    )
 }
 
 /// After libc reopened a stream whose descriptor was ours: it closed that one by itself.
@@ -129,33 +132,38 @@ fn reopen_any(
         Ok(parsed) => parsed,
         Err(error) => return fail(error),
     };
-    let mut outside = [0; user::PATH_MAX];
     let opened = match (name.is_null(), ours_before) {
-        (true, Some(file)) => Opened::Done(reopen(file, parsed.flags & !libc::O_EXCL)),
-        (true, None) => Opened::Foreign,
-        (false, _) => open_ours(libc::AT_FDCWD, name, parsed.flags, 0o666, &mut outside),
+        (true, Some(file)) => reopen(file, parsed.flags & !libc::O_EXCL),
+        (true, None) => return theirs(name, mode),
+        (false, _) => {
+            let kernel = libc_function!(c"openat", fn(c_int, *const c_char, c_int, libc::mode_t) -> c_int);
+            let wish = Wish { directory: libc::AT_FDCWD, name, flags: parsed.flags, mode: 0o666 };
+            let theirs = |directory, name| kernel(directory, name, parsed.flags, 0o666);
+            match open_anywhere(wish, theirs, |_| false, give) {
+                -1 => Err(Errno::from_raw_os_error(crate::answer::errno())),
+                descriptor => Ok(descriptor),
+            }
+        }
     };
-    let name = match opened {
-        Opened::Done(Ok(descriptor)) => return reopen_with(descriptor, &parsed, stream, theirs),
-        Opened::Done(Err(error)) => {
+    match opened {
+        Ok(descriptor) => reopen_with(descriptor, &parsed, stream, theirs),
+        Err(error) => {
             // The stream is closed also when the file cannot be opened.
             libc_function!(c"fclose", fn(*mut FILE) -> c_int)(stream);
-            return fail(error);
+            fail(error)
         }
-        Opened::Foreign => name,
-        Opened::Outside => outside.as_ptr().cast(),
-    };
-    let reopened = theirs(name, mode);
-    forget_replaced(before, ours_before.is_some());
-    reopened
+    }
 }
 
 hooks! {
     fn fopen(name: *const c_char, mode: *const c_char) -> *mut FILE, also fopen64, also _IO_fopen {
         if path::surely_foreign(libc::AT_FDCWD, name) {
-            return next(name, mode);
+            let stream = next(name, mode);
+            if !stream.is_null() || !covered::explains_error() {
+                return stream;
+            }
         }
-        open_slowly(name, mode, |name| next(name, mode))
+        open_stream(name, mode, |name| next(name, mode))
     }
 
     fn freopen(name: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, also freopen64 {

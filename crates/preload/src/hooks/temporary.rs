@@ -1,12 +1,11 @@
 //! Files with a name that nobody has: libc would make them by itself.
 
-use crate::answer::{fail, give};
-use crate::opening::{Opened, open as open_ours};
+use crate::answer::{Failure, give};
+use crate::opening::{Wish, open_anywhere};
 use crate::path::{self, Place};
-use crate::{call, user};
+use crate::{covered, user};
 use core::ffi::{c_char, c_int};
-use core::ptr::null_mut;
-use lifeboat_fs::{Errno, OUTSIDE, Result};
+use lifeboat_fs::{Errno, LastLink, Result};
 
 /// The characters that are replaced.
 const MARK: &[u8] = b"XXXXXX";
@@ -65,77 +64,62 @@ fn letters() -> [u8; MARK.len()] {
 fn make_file(template: *mut c_char, suffix: c_int, flags: c_int) -> Result<c_int> {
     let flags = flags & !libc::O_ACCMODE | libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     with_new_name(template, suffix, |name| {
-        let mut outside = [0; user::PATH_MAX];
-        match open_ours(libc::AT_FDCWD, name, flags, 0o600, &mut outside) {
-            Opened::Done(result) => result,
-            // Through a link to a place outside: a file there needs libc's own way.
-            Opened::Foreign | Opened::Outside => Err(Errno::XDEV),
+        let kernel = libc_function!(c"openat", fn(c_int, *const c_char, c_int, libc::mode_t) -> c_int);
+        let wish = Wish { directory: libc::AT_FDCWD, name, flags, mode: 0o600 };
+        match open_anywhere(wish, |directory, name| kernel(directory, name, flags, 0o600), |_| false, give) {
+            -1 => Err(Errno::from_raw_os_error(crate::answer::errno())),
+            descriptor => Ok(descriptor),
         }
     })
 }
 
 #[inline(never)]
 fn make_directory(name: *const c_char) -> Result<()> {
-    let mut buffer = [0; user::PATH_MAX];
-    match path::locate(libc::AT_FDCWD, name, &mut buffer) {
-        Place::Ours(start, rest) => match call::call(|file_system, who| file_system.mkdir(who, start, rest, 0o700)) {
-            Err(OUTSIDE) => Err(Errno::XDEV),
-            result => result,
-        },
-        Place::Refused(error) => Err(error),
-        Place::Foreign | Place::Descriptor(_) => Err(Errno::XDEV),
+    match super::names::mkdir(name, 0o700) {
+        0 => Ok(()),
+        _ => Err(Errno::from_raw_os_error(crate::answer::errno())),
     }
 }
 
-/// Whether a template is ours.
-fn ours(template: *const c_char) -> bool {
-    if path::surely_foreign(libc::AT_FDCWD, template) {
-        return false;
+/// libc's own way for templates of the kernel's; ours for those of the mount, and for those that turn out to lead
+/// there.
+fn make<C: Failure + Copy>(template: *mut c_char, theirs: impl Fn() -> C, ours: impl Fn() -> C) -> C {
+    if !path::surely_foreign(libc::AT_FDCWD, template) {
+        let mut buffer = [0; user::PATH_MAX];
+        if !matches!(path::locate(libc::AT_FDCWD, template, &mut buffer), Place::Foreign) {
+            return ours();
+        }
+    }
+    let answer = theirs();
+    if !answer.failed() || !covered::explains_error() {
+        return answer;
     }
     let mut buffer = [0; user::PATH_MAX];
-    !matches!(path::locate(libc::AT_FDCWD, template, &mut buffer), Place::Foreign)
+    match covered::entered(libc::AT_FDCWD, template, LastLink::Keep, &mut buffer) {
+        Some(_) => ours(),
+        None => answer,
+    }
 }
 
 hooks! {
     fn mkstemp(template: *mut c_char) -> c_int, also mkstemp64 {
-        if !ours(template) {
-            return next(template);
-        }
-        give(make_file(template, 0, 0))
+        make(template, || next(template), || give(make_file(template, 0, 0)))
     }
 
     fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, also mkostemp64 {
-        if !ours(template) {
-            return next(template, flags);
-        }
-        give(make_file(template, 0, flags))
+        make(template, || next(template, flags), || give(make_file(template, 0, flags)))
     }
 
     fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, also mkstemps64 {
-        if !ours(template) {
-            return next(template, suffix);
-        }
-        give(make_file(template, suffix, 0))
+        make(template, || next(template, suffix), || give(make_file(template, suffix, 0)))
     }
 
     fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, also mkostemps64 {
-        if !ours(template) {
-            return next(template, suffix, flags);
-        }
-        give(make_file(template, suffix, flags))
+        make(template, || next(template, suffix, flags), || give(make_file(template, suffix, flags)))
     }
 
     fn mkdtemp(template: *mut c_char) -> *mut c_char {
-        if !ours(template) {
-            return next(template);
-        }
-        match with_new_name(template, 0, make_directory) {
-            Ok(()) => template,
-            Err(error) => {
-                let failed: *mut c_char = fail(error);
-                debug_assert_eq!(failed, null_mut());
-                failed
-            }
-        }
+        let ours = || give(with_new_name(template, 0, make_directory).map(|()| template));
+        make(template, || next(template), ours)
     }
 }

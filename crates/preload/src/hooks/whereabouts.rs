@@ -1,8 +1,7 @@
 //! The working directory, and canonical paths.
 
 use crate::answer::{fail, give};
-use crate::path::{self, Place};
-use crate::{call, descriptors, user, working_directory};
+use crate::{call, descriptors, path, user, working_directory};
 use core::ffi::{c_char, c_int};
 use core::ptr::null_mut;
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, Result};
@@ -62,34 +61,17 @@ fn canonical(start: InodeId, rest: &[u8], into: *mut c_char) -> Result<*mut c_ch
     put_path(path.get(..length).unwrap_or_default(), into, size)
 }
 
-#[inline(never)]
-fn canonical_slowly(
-    name: *const c_char,
-    into: *mut c_char,
-    theirs: impl Fn(*const c_char) -> *mut c_char,
-) -> *mut c_char {
-    let mut buffer = [0; user::PATH_MAX];
-    match path::locate(libc::AT_FDCWD, name, &mut buffer) {
-        Place::Foreign | Place::Descriptor(_) => theirs(name),
-        Place::Refused(error) => fail(error),
-        Place::Ours(start, rest) => match canonical(start, rest, into) {
-            Err(lifeboat_fs::OUTSIDE) => {
-                let mut outside = [0; user::PATH_MAX];
-                match path::outside(start, rest, LastLink::Follow, &mut outside) {
-                    Ok(outside) => theirs(outside.as_ptr()),
-                    Err(error) => fail(error),
-                }
-            }
-            result => give(result),
-        },
-    }
-}
-
 fn canonical_any(name: *const c_char, into: *mut c_char, theirs: impl Fn(*const c_char) -> *mut c_char) -> *mut c_char {
-    if name.is_null() || path::surely_foreign(libc::AT_FDCWD, name) {
+    if name.is_null() {
         return theirs(name);
     }
-    canonical_slowly(name, into, theirs)
+    path::on_path(
+        libc::AT_FDCWD,
+        name,
+        LastLink::Follow,
+        |_, name| theirs(name),
+        |_, _, start, rest| canonical(start, rest, into),
+    )
 }
 
 hooks! {
