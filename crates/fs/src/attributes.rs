@@ -67,7 +67,7 @@ impl FileSystem {
     pub fn chmod(&self, who: &Caller<'_>, inode: InodeId, mode: u32) -> Result<()> {
         self.change(inode, |fs| {
             let ids = fs.field(inode, inode::IDS)?;
-            if who.uid != 0 && who.uid != ids as u32 {
+            if !who.is_privileged() && who.uid != ids as u32 {
                 return Err(Errno::PERM);
             }
             let old = fs.field(inode, inode::MODE)?;
@@ -88,7 +88,7 @@ impl FileSystem {
             let mut mode = fs.field(inode, inode::MODE)?;
             let is_directory = mode as u32 & inode::TYPE_MASK == inode::DIRECTORY;
             let cleared = if is_directory { mode } else { without_set_ids(mode, who.may_set_group_id(old_gid)) };
-            let may = who.uid == 0
+            let may = who.is_privileged()
                 || (uid.is_none() && gid.is_none() && cleared == mode)
                 || (who.uid == old_uid && new_uid == old_uid && (new_gid == old_gid || who.in_group(new_gid)));
             if !may {
@@ -106,7 +106,7 @@ impl FileSystem {
         }
         self.change(inode, |fs| {
             let owner = fs.field(inode, inode::IDS)? as u32;
-            if who.uid != 0 && who.uid != owner {
+            if !who.is_privileged() && who.uid != owner {
                 if accessed != NewTime::Now || modified != NewTime::Now {
                     return Err(Errno::PERM);
                 }

@@ -115,7 +115,7 @@ impl FileSystem {
 
     /// In a sticky directory only the owner of the file or the directory removes or renames.
     pub(crate) fn sticky_permits(&self, who: &Caller<'_>, dir: InodeId, child: InodeId) -> Result<()> {
-        if self.mode(dir)? & STICKY == 0 || who.uid == 0 {
+        if self.mode(dir)? & STICKY == 0 || who.is_privileged() {
             return Ok(());
         }
         let owns = |inode| -> Result<bool> { Ok(self.field(inode, inode::IDS)? as u32 == who.uid) };
@@ -193,7 +193,7 @@ impl FileSystem {
         let mode = kind | mode & 0o7777;
         let is_device = matches!(kind, inode::CHARACTER | inode::BLOCK_DEVICE);
         self.create(who, dir, path, &NewInode { mode, device, links: 1, flags: 0 }, |_, _, _| {
-            if is_device && who.uid != 0 { Err(Errno::PERM) } else { Ok(MustFence::nothing()) }
+            if is_device && !who.is_privileged() { Err(Errno::PERM) } else { Ok(MustFence::nothing()) }
         })
     }
 

@@ -111,7 +111,7 @@ impl FileSystem {
             return Err(Errno::NOTDIR);
         }
         self.permit_open(who, inode, flags)?;
-        if flags.contains(OFlags::NOATIME) && who.uid != 0 && self.field(inode, inode::IDS)? as u32 != who.uid {
+        if flags.contains(OFlags::NOATIME) && !who.is_privileged() && self.field(inode, inode::IDS)? as u32 != who.uid {
             return Err(Errno::PERM);
         }
         if flags.contains(OFlags::TRUNC) && kind == inode::REGULAR {

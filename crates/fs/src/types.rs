@@ -11,16 +11,24 @@ pub struct Caller<'a> {
     pub groups: &'a [u32],
     /// Mode bits removed from new files.
     pub umask: u32,
+    /// Whether a kernel has checked the permissions already, which then are not checked again: the ids only say to
+    /// whom a new file belongs.
+    pub checked: bool,
 }
 
 impl Caller<'_> {
+    /// Whether nothing that only an owner may do is denied.
+    pub(crate) fn is_privileged(&self) -> bool {
+        self.uid == 0 || self.checked
+    }
+
     pub(crate) fn in_group(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
     }
 
     /// Whether a file of this group may carry the set-group-id bit by this caller's doing.
     pub(crate) fn may_set_group_id(&self, gid: u32) -> bool {
-        self.uid == 0 || self.in_group(gid)
+        self.is_privileged() || self.in_group(gid)
     }
 }
 

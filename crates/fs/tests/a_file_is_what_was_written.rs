@@ -3,7 +3,7 @@
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, Position, UserSource, UserTarget};
 use lifeboat_testkit::scratch::{ScratchRegion, check};
 
-const ROOT: Caller<'static> = Caller { uid: 0, gid: 0, groups: &[], umask: 0o022 };
+const ROOT: Caller<'static> = Caller { uid: 0, gid: 0, groups: &[], umask: 0o022, checked: false };
 const RDONLY: i32 = 0;
 const WRONLY: i32 = 1;
 const RDWR: i32 = 2;

@@ -26,7 +26,7 @@ impl Identity {
 
     /// For calls of the file system.
     pub fn caller(&self) -> Caller<'_> {
-        Caller { uid: self.uid, gid: self.gid, groups: &self.groups, umask: self.umask }
+        Caller { uid: self.uid, gid: self.gid, groups: &self.groups, umask: self.umask, checked: false }
     }
 
     /// Permission bits that new files outside the region do not get.

@@ -1,7 +1,7 @@
 //! `lifeboat`: regions of memory with files in them, from the shell.
 //!
 //! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
-//! files), and what they share: [`create`], [`keeper`] (the process that holds a region's memory), [`target`] (which region is meant), [`mount`] (the prefix), [`size`],
+//! files), and what they share: [`create`], [`keeper`] (the process that holds a region's memory), [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`size`],
 //! [`output`], [`failure`] (one line and an exit code).
 
 mod arguments;
@@ -13,6 +13,7 @@ mod files;
 mod identity;
 mod keeper;
 mod mount;
+mod mounting;
 mod output;
 mod program;
 mod region_commands;
@@ -41,6 +42,9 @@ fn run() -> Result<(), Failure> {
     match &arguments::parse()?.command {
         Command::Region(command) => region_commands::run(command),
         Command::Exec(arguments) => exec::run(arguments),
+        Command::Mount(arguments) => mounting::mount(arguments),
+        Command::Unmount(arguments) => mounting::unmount(arguments),
+        Command::ServeMount(arguments) => mounting::serve(arguments),
         Command::Ls(arguments) => files::ls(arguments),
         Command::Stat(arguments) => files::stat(arguments),
         Command::Cat(arguments) => files::cat(arguments),

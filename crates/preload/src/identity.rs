@@ -52,7 +52,8 @@ pub fn note_umask() {
 pub fn with_caller<R>(use_it: impl FnOnce(&Caller<'_>) -> R) -> R {
     let credentials = known();
     let groups = credentials.groups.get(..credentials.count).unwrap_or_default();
-    use_it(&Caller { uid: credentials.uid, gid: credentials.gid, groups, umask: UMASK.load(Ordering::Relaxed) })
+    let umask = UMASK.load(Ordering::Relaxed);
+    use_it(&Caller { uid: credentials.uid, gid: credentials.gid, groups, umask, checked: false })
 }
 
 /// Runs `use_it` with the caller's real ids, by which `access` asks.

@@ -8,6 +8,7 @@
 //!     tags/                  placeholders of open files
 //!     images/                one lock file per process image
 //!     covers                 mount prefixes that `lifeboat exec` covered
+//!     mounts                 where `lifeboat mount` mounted the region, and the processes that serve it there
 //!     ready                  made when the region was complete: tells a half-made one from one whose memory is mounted
 //!                            elsewhere
 //! ```
@@ -20,6 +21,7 @@ mod covers;
 mod directory;
 mod error;
 mod mount;
+mod mounts;
 mod name;
 mod prefix;
 mod remove;
@@ -36,6 +38,7 @@ pub use covers::{COVERS_MAX, Cover, CoverKind};
 pub use directory::{RegionDirectory, Tags};
 pub use error::{PlaceError, Refusal, RemoveError, ShownPath};
 pub(crate) use mount::{is_mount, mount_tmpfs_like};
+pub use mounts::{MountNote, Mounts};
 pub use name::{BadName, NAME_MAX, RegionName};
 pub use prefix::{CoverError, Covered};
 pub use remove::RemoveMode;

@@ -3,7 +3,7 @@
 use lifeboat_fs::{Caller, LastLink, Position, UserSource, UserTarget};
 use lifeboat_testkit::scratch::ScratchRegion;
 
-const ROOT: Caller<'static> = Caller { uid: 0, gid: 0, groups: &[], umask: 0o022 };
+const ROOT: Caller<'static> = Caller { uid: 0, gid: 0, groups: &[], umask: 0o022, checked: false };
 
 fn cpu() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -8,6 +8,7 @@
 //! | [`residue`] | the proof that a test left nothing behind |
 //! | [`scratch`] | directories and regions that go away with the test |
 //! | [`command`] | the `lifeboat` command as users run it |
+//! | [`fuse_mount`] | a region mounted for the kernel |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`cgroup`] | small memory limits |
@@ -17,6 +18,7 @@
 pub mod cgroup;
 pub mod child;
 pub mod command;
+pub mod fuse_mount;
 pub mod model;
 pub mod programs;
 pub mod random;

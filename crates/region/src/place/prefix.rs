@@ -50,6 +50,16 @@ pub enum CoverError {
         /// What is wrong with it.
         why: Refusal,
     },
+    /// Another region, or something of another kind, is mounted there.
+    Occupied {
+        /// The prefix.
+        prefix: ShownPath,
+    },
+    /// The process that served a mount there has died.
+    MountDied {
+        /// The prefix.
+        prefix: ShownPath,
+    },
     /// A system call failed.
     Failed {
         /// "cannot ... PREFIX".
@@ -74,6 +84,8 @@ enum Found {
     EmptyDirectory(u32),
     /// A read-only mount as this module makes them.
     Cover,
+    /// The region itself, mounted for the kernel.
+    Mount,
 }
 
 impl Place {
@@ -85,7 +97,11 @@ impl Place {
         let path = checked(prefix)?;
         let _short = self.lock()?;
         let earlier = self.cover_of(prefix)?;
-        let found = examine(&path)?;
+        let found = examine(region, &path)?;
+        if matches!(found, Found::Mount) {
+            // Who goes round the library meets the region's files all the same.
+            return Ok(Covered { kind: earlier.unwrap_or(CoverKind::Mounted), cannot_mount: None });
+        }
         if rustix::process::geteuid().is_root() {
             let made = matches!(found, Found::Nothing) || earlier.is_some_and(CoverKind::is_made);
             let kind = if made { CoverKind::MadeAndMounted } else { CoverKind::Mounted };
@@ -93,7 +109,7 @@ impl Place {
             match cover_by_mount(&path, &found) {
                 Ok(()) => return Ok(Covered { kind, cannot_mount: None }),
                 Err(errno @ (Errno::PERM | Errno::ACCESS)) => {
-                    let found = examine(&path)?;
+                    let found = examine(region, &path)?;
                     let kind = self.cover_by_mode(region, prefix, &path, &found, made)?;
                     return Ok(Covered { kind, cannot_mount: Some(errno) });
                 }
@@ -126,7 +142,7 @@ impl Place {
                         .map_err(|errno| failed("close", path, errno))?;
                 }
             }
-            Found::Cover => {}
+            Found::Cover | Found::Mount => {}
         }
         Ok(kind)
     }
@@ -148,8 +164,16 @@ fn checked(prefix: &[u8]) -> Result<PathText, CoverError> {
     if usable { Ok(path) } else { Err(CoverError::BadPrefix { prefix: ShownPath::of_bytes(prefix) }) }
 }
 
-fn examine(path: &PathText) -> Result<Found, CoverError> {
+fn examine(region: &RegionDirectory, path: &PathText) -> Result<Found, CoverError> {
     let prefix = ShownPath::of(path);
+    if is_fuse(path).map_err(|_| CoverError::MountDied { prefix })? {
+        let mut own = false;
+        region.for_each_mount(&mut |note| {
+            own = note.prefix == path.as_bytes();
+            !own
+        })?;
+        return if own { Ok(Found::Mount) } else { Err(CoverError::Occupied { prefix }) };
+    }
     let stat = match rustix::fs::statat(CWD, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) if has_parent(path) => return Ok(Found::Nothing),
@@ -175,6 +199,25 @@ fn examine(path: &PathText) -> Result<Found, CoverError> {
         return Err(CoverError::NotEmpty { prefix });
     }
     Ok(if is_own_cover(path) { Found::Cover } else { Found::EmptyDirectory(stat.st_mode & 0o7777) })
+}
+
+/// Whether some FUSE file system is mounted at `path`; `NOTCONN` when its daemon has died.
+fn is_fuse(path: &PathText) -> Result<bool, Errno> {
+    const FUSE_MAGIC: u32 = 0x6573_5546;
+    match rustix::fs::statfs(path.as_c_str()) {
+        Ok(found) => Ok(found.f_type as u32 == FUSE_MAGIC && is_mount_point(path)),
+        Err(errno @ Errno::NOTCONN) => Err(errno),
+        // What else is wrong is found by whoever looks closer.
+        Err(_) => Ok(false),
+    }
+}
+
+fn is_mount_point(path: &PathText) -> bool {
+    let bytes = path.as_bytes();
+    let slash = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    let parent = PathText::from_bytes(&bytes[..slash.max(1)]);
+    let device = |path: &PathText| rustix::fs::stat(path.as_c_str()).map(|stat| stat.st_dev);
+    device(path) != device(&parent)
 }
 
 fn has_parent(path: &PathText) -> bool {
@@ -206,7 +249,7 @@ fn make_directory(path: &PathText, mode: Mode) -> Result<(), CoverError> {
 
 fn cover_by_mount(path: &PathText, found: &Found) -> Result<(), Errno> {
     match found {
-        Found::Cover => return Ok(()),
+        Found::Cover | Found::Mount => return Ok(()),
         Found::Nothing => match rustix::fs::mkdir(path.as_c_str(), Mode::RWXU | Mode::RGRP | Mode::XGRP) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
@@ -235,6 +278,14 @@ impl fmt::Display for CoverError {
                 write!(out, "{prefix} holds files that the mount would hide: choose another --mount or move them away")
             }
             CoverError::Refused { prefix, why } => write!(out, "{prefix} {why}: choose another --mount"),
+            CoverError::Occupied { prefix } => {
+                write!(out, "something else is mounted at {prefix}: choose another --mount")
+            }
+            CoverError::MountDied { prefix } => write!(
+                out,
+                "the process that served the mount at {prefix} has died: `lifeboat mount {prefix}` brings it back, \
+                 `lifeboat unmount {prefix}` clears it away"
+            ),
             CoverError::Failed { doing, prefix, errno } => {
                 write!(out, "cannot {doing} {prefix}: {}; choose another --mount", Reason(*errno))
             }

@@ -62,6 +62,7 @@ impl Place {
         self.remove_inner(&region, c"tags", mode)?;
         self.remove_inner(&region, c"images", mode)?;
         delete(region.directory(), c"covers", region.path())?;
+        delete(region.directory(), c"mounts", region.path())?;
         match rustix::fs::unlinkat(self.directory()?, name.as_c_str(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {
                 drop(region);

@@ -33,7 +33,7 @@ impl<'a> RegionVolume<'a> {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller { uid: self.user.uid, gid: self.user.gid, groups: &self.user.groups, umask: UMASK }
+        Caller { uid: self.user.uid, gid: self.user.gid, groups: &self.user.groups, umask: UMASK, checked: false }
     }
 
     fn at(&self, base: Base<OpenFile>) -> Answer<InodeId> {

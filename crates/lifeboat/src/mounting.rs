@@ -1,0 +1,137 @@
+//! `lifeboat mount` and `lifeboat unmount`: the region for programs that no library can be loaded into.
+//!
+//! The process that serves a mount has no terminal and no parent. Its starter reads one line from its standard output:
+//! `ready`, or `refused CODE LINE`.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lifeboat_fs::FileSystem;
+use lifeboat_fuse::{MountError, UnmountError, UnmountMode};
+use lifeboat_region::place::RegionDirectory;
+
+use crate::arguments::{MountArguments, ServeMountArguments, UnmountArguments};
+use crate::failure::{Failure, io_reason, reason};
+use crate::mount::Prefix;
+use crate::output::say;
+use crate::target::{attach, region_directory};
+
+/// The program that runs, wherever its file has gone meanwhile.
+const SELF: &str = "/proc/self/exe";
+
+/// Runs `lifeboat mount`.
+pub fn mount(arguments: &MountArguments) -> Result<(), Failure> {
+    let prefix = Prefix::choose(arguments.directory.as_ref())?;
+    let directory = region_directory(arguments.name.as_ref(), &arguments.place)?;
+    let mut server = server(&directory, &prefix);
+    if arguments.foreground {
+        let error = server.exec();
+        return Err(Failure::operation(format_args!("cannot start a server: {}", io_reason(&error))));
+    }
+    let wrong =
+        |error: std::io::Error| Failure::operation(format_args!("cannot start a server: {}", io_reason(&error)));
+    server.arg("--alone");
+    let mut child = server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(wrong)?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line).map_err(wrong)?;
+    }
+    match line.trim_end().splitn(3, ' ').collect::<Vec<_>>()[..] {
+        ["ready"] => Ok(()),
+        ["refused", code, line] => {
+            let _ = child.wait();
+            Err(Failure { code: code.parse().unwrap_or(crate::failure::OPERATION), line: line.to_owned() })
+        }
+        _ => {
+            let status = child.wait().map_err(wrong)?;
+            Err(Failure::operation(format_args!("the server ended before the mount stood ({status})")))
+        }
+    }
+}
+
+fn server(directory: &RegionDirectory, prefix: &Prefix) -> Command {
+    let mut command = Command::new(SELF);
+    command.arg0("lifeboat").arg("serve-mount");
+    command.arg("--region").arg(OsStr::from_bytes(directory.path().as_bytes()));
+    command.arg("--at").arg(OsStr::from_bytes(prefix.as_bytes()));
+    // The interception library would lead the server's own look at the directory into the region.
+    for name in ["LD_PRELOAD", "LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD"] {
+        command.env_remove(name);
+    }
+    command.current_dir("/");
+    command
+}
+
+/// Runs `lifeboat serve-mount`.
+pub fn serve(arguments: &ServeMountArguments) -> Result<(), Failure> {
+    if !arguments.alone {
+        return serve_region(arguments, || {});
+    }
+    // A terminal that is closed or interrupted does not reach a session of its own.
+    let _ = rustix::process::setsid();
+    serve_region(arguments, || {
+        let mut out = std::io::stdout();
+        // A starter that has gone meanwhile has no use for the line; the mount stands all the same.
+        let _ = writeln!(out, "ready").and_then(|()| out.flush());
+        leave_standard_output();
+    })
+    .map_err(|failure| {
+        println!("refused {} {}", failure.code, failure.line);
+        Failure { code: failure.code, line: String::new() }
+    })
+}
+
+/// The starter waits for the end of its pipe, and nobody reads what a server says later.
+fn leave_standard_output() {
+    if let Ok(nowhere) = rustix::fs::open(c"/dev/null", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdout(&nowhere);
+    }
+}
+
+fn serve_region(arguments: &ServeMountArguments, ready: impl FnOnce()) -> Result<(), Failure> {
+    // For `ps`; without it the name would be that of the link to the program.
+    let _ = std::fs::write("/proc/self/comm", "lifeboat-mount");
+    let directory = RegionDirectory::open(arguments.region.as_os_str().as_bytes())?;
+    let prefix = arguments.at.as_bytes();
+    let files = FileSystem::attach(attach(&directory)?, prefix).map_err(|errno| {
+        Failure::region(format_args!("region `{}` has no usable file system: {}", directory.name(), reason(errno)))
+    })?;
+    lifeboat_fuse::serve(&directory, files, prefix, ready).map_err(Failure::from)
+}
+
+/// Runs `lifeboat unmount`.
+pub fn unmount(arguments: &UnmountArguments) -> Result<(), Failure> {
+    let prefix = Prefix::choose(arguments.directory.as_ref())?;
+    let mode = if arguments.lazy { UnmountMode::Lazily } else { UnmountMode::KeepUsed };
+    match lifeboat_fuse::unmount(Path::new(OsStr::from_bytes(prefix.as_bytes())), mode) {
+        Ok(()) => Ok(()),
+        // What was asked for is done.
+        Err(still @ UnmountError::StillServed { .. }) if arguments.lazy => {
+            say(still);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        match error {
+            MountError::Place(error) => error.into(),
+            error => Failure::operation(error),
+        }
+    }
+}
+
+impl From<UnmountError> for Failure {
+    fn from(error: UnmountError) -> Self {
+        match error {
+            UnmountError::Place(error) => error.into(),
+            error => Failure::operation(error),
+        }
+    }
+}

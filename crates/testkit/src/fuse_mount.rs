@@ -1,0 +1,84 @@
+//! A region mounted for the kernel, as users mount it.
+
+use crate::command::{Mounted, lifeboat};
+use crate::programs::is_installed;
+use crate::report;
+use crate::scratch::is_root;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+/// A region mounted at the prefix of its `lifeboat exec`; unmounted and removed when dropped.
+#[derive(Debug)]
+pub struct FuseMounted(Mounted);
+
+impl FuseMounted {
+    /// A new region of this size, mounted. `None`, with a counted line, where nobody may mount.
+    pub fn new(label: &str, size: &str) -> Option<Self> {
+        if !may_mount() {
+            return None;
+        }
+        let mounted = Mounted::new(label, size);
+        let created = lifeboat(["region", "create", mounted.name(), "--size", size]).output().expect("start lifeboat");
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        let made = Self(mounted);
+        let output = made.mount();
+        assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
+        Some(made)
+    }
+
+    /// The region and its prefix.
+    pub fn region(&self) -> &Mounted {
+        &self.0
+    }
+
+    /// Where it is mounted.
+    pub fn at(&self) -> &Path {
+        self.0.prefix()
+    }
+
+    /// Runs `lifeboat mount`.
+    pub fn mount(&self) -> Output {
+        let at = self.at().to_str().expect("our paths are text");
+        lifeboat(["mount", "--name", self.0.name(), at]).output().expect("start lifeboat")
+    }
+
+    /// Runs `lifeboat unmount` with more arguments.
+    pub fn unmount(&self, more: &[&str]) -> Output {
+        let at = self.at().to_str().expect("our paths are text");
+        lifeboat(["unmount", at].iter().chain(more)).output().expect("start lifeboat")
+    }
+
+    /// The process that serves the mount.
+    pub fn server(&self) -> u32 {
+        let list = std::fs::read_to_string(self.0.directory().join("mounts")).expect("the list of mounts");
+        let line = list.lines().find(|line| line.ends_with(self.at().to_str().expect("text"))).expect("our mount");
+        line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a process")
+    }
+
+    /// A new directory in the mount.
+    pub fn make(&self, name: &str) -> PathBuf {
+        let path = self.at().join(name);
+        std::fs::create_dir(&path).expect("a directory in the mount");
+        path
+    }
+}
+
+impl Drop for FuseMounted {
+    fn drop(&mut self) {
+        let orderly = self.unmount(&[]);
+        let text = String::from_utf8_lossy(&orderly.stderr).into_owned();
+        if !orderly.status.success() && !text.contains("no region is mounted") {
+            report::line(&format!("{text}(now lazily)"));
+            self.unmount(&["--lazy"]);
+        }
+    }
+}
+
+/// Whether this user may mount; says so in a counted line if not.
+pub fn may_mount() -> bool {
+    if !Path::new("/dev/fuse").exists() {
+        report::skipped("mounts", "no /dev/fuse");
+        return false;
+    }
+    is_root() || is_installed("fusermount3")
+}
