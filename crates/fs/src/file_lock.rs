@@ -89,7 +89,7 @@ impl LockWish<'_> {
             match self.fs.try_to_lock(self.inode, self.holder, &self.request, wait)? {
                 Attempt::Done => return Ok(true),
                 Attempt::Blocked(blocker, unchanged) => {
-                    if self.fs.bury(self.inode, blocker.holder)? {
+                    if self.fs.bury(self.inode, &blocker)? {
                         continue;
                     }
                     if wait && self.request.class == LockClass::Process {
@@ -307,7 +307,7 @@ impl FileSystem {
             let found = self.find_record(inode, |record| Ok(wanted(record).then_some(*record)))?;
             drop(lane);
             let Some(record) = found else { return Ok(None) };
-            if self.bury(inode, record.holder)? {
+            if self.bury(inode, &record)? {
                 continue;
             }
             let pid = match record.holder.image() {
@@ -365,8 +365,10 @@ impl FileSystem {
     }
 
     /// Removes the locks of a holder that is gone; tells whether it was.
-    fn bury(&self, inode: InodeId, holder: Holder) -> Result<bool> {
+    fn bury(&self, inode: InodeId, record: &Record) -> Result<bool> {
+        let holder = record.holder;
         let gone = match holder.image() {
+            Some(_) if self.is_executing(record)? => false,
             Some(image) => image != image::own(self.region())? && !image::is_alive(self.region(), image)?,
             None => {
                 let file = OpenFile(holder.number as u32);
@@ -405,9 +407,9 @@ impl FileSystem {
         self.begin_wait(at, holder, inode, blocker.word())
     }
 
-    /// What a dead image held as a process. A program that was executed in the same process inherits it: `heir`.
-    /// Inodes that somebody has locked are left: their locks are found when they are in the way.
-    pub(crate) fn settle_file_locks(&self, dead: Image, heir: Option<Image>) -> Result<()> {
+    /// What a dead image held as a process, but for what its next program will take over. Inodes that somebody has
+    /// locked are left: their locks are found when they are in the way.
+    pub(crate) fn settle_file_locks(&self, dead: Image) -> Result<()> {
         let holder = Holder::process(dead);
         self.each_record_of(holder, |at, inode, waits| {
             let lane = self.lane()?;
@@ -416,38 +418,36 @@ impl FileSystem {
                 Err(Errno::STALE) => self.forget_record(at, holder),
                 Err(error) => Err(error),
                 Ok(false) => Ok(()),
-                Ok(true) => match heir {
-                    Some(heir) => self.inherit(inode, holder, heir),
-                    None => self.remove_where(&lane, inode, |record| record.holder == holder),
-                },
+                Ok(true) => self.remove_where(&lane, inode, |record| {
+                    record.holder == holder && !self.is_executing(record).unwrap_or(false)
+                }),
             }
         })
     }
 
-    fn inherit(&self, inode: InodeId, dead: Holder, heir: Image) -> Result<()> {
-        self.process_locks.store(true, Ordering::Relaxed);
-        self.find_record(inode, |record| {
-            if record.holder == dead {
-                self.hand_record_to(record, Holder::process(heir))?;
-            }
-            Ok(None::<()>)
-        })
-        .map(|_| ())
-    }
-
-    /// After a program was executed: gives up the locks that it inherited on files of which it has no descriptor.
-    pub fn keep_process_locks(&self, has_descriptor: &dyn Fn(InodeId) -> bool) -> Result<()> {
-        // The first lane settles what the program before left.
-        drop(self.lane()?);
+    /// This process is about to execute another program (`begins`), or could not: its locks wait for the next program.
+    /// Costs a load when it never asked for a lock.
+    pub fn hand_on_process_locks(&self, begins: bool) -> Result<()> {
         if !self.process_locks.load(Ordering::Relaxed) {
             return Ok(());
         }
         let own = Holder::process(image::own(self.region())?);
-        self.each_record_of(
-            own,
-            |_, inode, _| {
-                if has_descriptor(inode) { Ok(()) } else { self.release_process_locks(inode) }
-            },
-        )
+        self.each_record_of(own, |at, _, waits| if waits { Ok(()) } else { self.note_execution(at, begins) })
+    }
+
+    /// After a program was executed: takes over the locks that the process had, and gives up those on files of which
+    /// it has no descriptor any more.
+    pub fn inherit_process_locks(&self, has_descriptor: &dyn Fn(InodeId) -> bool) -> Result<()> {
+        self.each_inheritance(|inode| {
+            self.process_locks.store(true, Ordering::Relaxed);
+            let own = Holder::process(image::own(self.region())?);
+            let lane = self.lane()?;
+            match self.lock_inode(&lane, inode) {
+                Err(Errno::STALE) => return Ok(()),
+                locked => locked?,
+            }
+            self.inherit_records(inode, own)?;
+            if has_descriptor(inode) { Ok(()) } else { self.remove_where(&lane, inode, |record| record.holder == own) }
+        })
     }
 }

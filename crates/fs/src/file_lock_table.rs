@@ -8,7 +8,7 @@
 //! | 1 | inode id |
 //! | 2, 3 | first and last byte |
 //! | 4 | next record of the inode, plus one |
-//! | 5 | of one that waits: word 0 of the record that it waits for |
+//! | 5 | of one that waits: word 0 of the record that it waits for; of one that is held by a process that executes another program: process in 0..32, when in 32..64 (tenths of a second since boot) |
 //!
 //! The inode's word `FILE_LOCKS` names the first record. Chains are changed under the inode's lock, each step by one
 //! transaction. What a step leaves when its process dies is stricter than what was asked for, never weaker, and goes
@@ -35,6 +35,10 @@ const START: u64 = 16;
 const END: u64 = 24;
 const NEXT: u64 = 32;
 const WAITS_FOR: u64 = 40;
+const EXECUTING: u64 = 40;
+
+/// How long a process may take to become the next program before its locks count as given up, in tenths of a second.
+const EXECUTION_LONGEST: u64 = 30;
 
 const CHANGES: u64 = (1 << 31) - 1;
 const SOMEBODY_WAITS: u64 = 1 << 31;
@@ -105,6 +109,11 @@ impl Record {
     pub(crate) fn word(&self) -> u64 {
         self.holder.word(HELD, self.exclusive)
     }
+}
+
+fn tenths_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 10 + now.tv_nsec as u64 / 100_000_000
 }
 
 impl FileSystem {
@@ -272,9 +281,45 @@ impl FileSystem {
         transaction.commit(MustFence::nothing())
     }
 
-    /// Gives a lock to another holder. The inode is locked by `lane`.
-    pub(crate) fn hand_record_to(&self, record: &Record, holder: Holder) -> Result<()> {
-        self.region().commit(record.at, holder.word(HELD, record.exclusive), MustFence::nothing())
+    /// Says that the holder of a lock becomes another program now, or that it did not.
+    pub(crate) fn note_execution(&self, at: u64, begins: bool) -> Result<()> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get() as u64;
+        let word = if begins { pid | tenths_since_boot() << 32 } else { 0 };
+        self.region().commit(at + EXECUTING, word, MustFence::nothing())
+    }
+
+    /// Whether the holder of a lock is becoming another program, which will take the lock over.
+    pub(crate) fn is_executing(&self, record: &Record) -> Result<bool> {
+        let word = self.region().load(record.at + EXECUTING)?;
+        Ok(word != 0 && tenths_since_boot().saturating_sub(word >> 32) < EXECUTION_LONGEST)
+    }
+
+    /// Hands the locks on an inode, which is locked, that this process had as its program before to the present one.
+    pub(crate) fn inherit_records(&self, inode: InodeId, heir: Holder) -> Result<()> {
+        self.find_record(inode, |record| {
+            if record.holder.class == LockClass::Process && self.is_executing(record)? && self.was_ours(record.at)? {
+                self.region().commit(record.at, heir.word(HELD, record.exclusive), MustFence::nothing())?;
+                self.region().commit(record.at + EXECUTING, 0, MustFence::nothing())?;
+            }
+            Ok(None::<()>)
+        })
+        .map(|_| ())
+    }
+
+    fn was_ours(&self, at: u64) -> Result<bool> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        Ok(self.region().load(at + EXECUTING)? as u32 == pid)
+    }
+
+    /// Inodes of the locks that this process had as its program before.
+    pub(crate) fn each_inheritance(&self, mut each: impl FnMut(InodeId) -> Result<()>) -> Result<()> {
+        for index in 0..self.records_used()? {
+            let at = self.record_at(index)?;
+            if self.region().load(at)? & STATE == HELD && self.was_ours(at)? {
+                each(InodeId::from_word(self.region().load(at + INODE)?))?;
+            }
+        }
+        Ok(())
     }
 
     /// Says that somebody waits for a change of the inode's locks; what to sleep on. The inode is locked.

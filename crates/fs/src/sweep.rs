@@ -32,8 +32,8 @@ impl Finish for FileSystem {
         self.scrub_after_death(lane, written, start, end)
     }
 
-    fn image_gone(&self, image: Image, heir: Option<Image>) -> Result<()> {
-        self.settle_file_locks(image, heir)?;
+    fn image_gone(&self, image: Image) -> Result<()> {
+        self.settle_file_locks(image)?;
         self.reap_image(image)
     }
 }

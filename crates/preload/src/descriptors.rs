@@ -208,11 +208,11 @@ pub fn rediscover() {
 }
 
 /// A program that was executed here keeps the locks of the process on the files that it inherited, and no others.
-pub fn keep_process_locks(file_system: &FileSystem) {
+pub fn inherit_process_locks(file_system: &FileSystem) {
     let open_here =
         |inode| (0..highest()).filter_map(entry_of).any(|entry| file_system.inode_of(entry.file) == Ok(inode));
     // Locks that could not be looked at are found when they are in somebody's way.
-    let _ = file_system.keep_process_locks(&open_here);
+    let _ = file_system.inherit_process_locks(&open_here);
 }
 
 /// The descriptors that the region and this library keep open; -1 for one that is not.

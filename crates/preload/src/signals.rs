@@ -51,20 +51,51 @@ impl Drop for Held {
     }
 }
 
-/// `rt_sigprocmask(SIG_SETMASK)` without libc: its wrapper may be another interception library's.
+impl Held {
+    /// Whether a signal that was held back will interrupt the call: one with a handler that does not restart calls.
+    /// For calls that sleep in pieces: the handler will have run before the next piece begins.
+    pub fn will_interrupt(&self) -> bool {
+        let Some(before) = self.before else { return false };
+        let mut pending = 0_u64;
+        system_call(libc::SYS_rt_sigpending, [&raw mut pending as usize, 8, 0, 0]);
+        (1..=64).any(|signal| pending & !before & bit(signal) != 0 && interrupts(signal))
+    }
+}
+
+/// As the kernel has it; the restorer and the mask follow the flags.
+#[repr(C)]
+struct KernelAction {
+    handler: usize,
+    flags: u64,
+    rest: [u64; 2],
+}
+
+fn interrupts(signal: i32) -> bool {
+    let mut action = KernelAction { handler: libc::SIG_IGN, flags: 0, rest: [0; 2] };
+    system_call(libc::SYS_rt_sigaction, [signal as usize, 0, &raw mut action as usize, 8]);
+    action.handler != libc::SIG_DFL && action.handler != libc::SIG_IGN && action.flags & libc::SA_RESTART as u64 == 0
+}
+
+/// `rt_sigprocmask(SIG_SETMASK)`.
 fn set_mask(mask: &u64, before: &mut u64) {
     let how = libc::SIG_SETMASK as usize;
+    system_call(libc::SYS_rt_sigprocmask, [how, mask as *const u64 as usize, before as *mut u64 as usize, 8]);
+}
+
+/// A system call about signals, without libc: its wrapper may be another interception library's. Pointers among the
+/// arguments are to what the call may read or write.
+fn system_call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the call reads 8 bytes of `mask` and writes 8 bytes of `before`; the clobbers are those of the
-    // system-call instruction.
+    // SAFETY: the three calls of this file read and write only what their arguments point to, which lives in the
+    // caller's frame; the clobbers are those of the system-call instruction.
     unsafe {
-        asm!("syscall", inlateout("rax") libc::SYS_rt_sigprocmask as usize => _, in("rdi") how, in("rsi") mask,
-            in("rdx") before, in("r10") 8usize, lateout("rcx") _, lateout("r11") _, options(nostack));
+        asm!("syscall", inlateout("rax") number as usize => _, in("rdi") first, in("rsi") second,
+            in("rdx") third, in("r10") fourth, lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        asm!("svc 0", in("x8") libc::SYS_rt_sigprocmask as usize, inlateout("x0") how => _, in("x1") mask,
-            in("x2") before, in("x3") 8usize, options(nostack));
+        asm!("svc 0", in("x8") number as usize, inlateout("x0") first => _, in("x1") second,
+            in("x2") third, in("x3") fourth, options(nostack));
     }
 }

@@ -176,7 +176,7 @@ fn attach() -> Result<&'static FileSystem> {
         Ok(()) => {
             STATE.store(READY, Ordering::Release);
             streams::prepare();
-            descriptors::keep_process_locks(published());
+            descriptors::inherit_process_locks(published());
             Ok(published())
         }
         Err(error) => {

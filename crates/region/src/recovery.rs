@@ -19,9 +19,8 @@ pub trait Finish {
     /// Cleans up after the write that the dead operation had announced. False when it cannot be done now, because
     /// somebody holds a lock that it takes: it must not wait, because the caller may be that somebody.
     fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool>;
-    /// An image is gone: whatever else it alone held. Must not wait for locks either; `heir` is the present image when
-    /// it is the next program of the same process.
-    fn image_gone(&self, image: Image, heir: Option<Image>) -> Result<()>;
+    /// An image is gone: whatever else it alone held. Must not wait for locks either.
+    fn image_gone(&self, image: Image) -> Result<()>;
 }
 
 /// Looks at the owner of a lock that does not come free, and recovers it if it is dead.
@@ -43,7 +42,7 @@ pub(crate) fn examine(region: &Region, offset: u64, owner: LockOwner, finish: &d
 /// Recovers the image in `slot` if it is proved gone; tells whether it did.
 pub fn recover_image(region: &Region, slot: u32, finish: &dyn Finish) -> Result<bool> {
     match image::claim_for_recovery(region, slot)? {
-        Some(dead) => recover_claimed(region, dead, None, finish).map(|()| true),
+        Some(dead) => recover_claimed(region, dead, finish).map(|()| true),
         None => Ok(false),
     }
 }
@@ -73,13 +72,13 @@ pub fn recover_own_predecessors(region: &Region, finish: &dyn Finish) -> Result<
     })?;
     for &image in &found[..count] {
         if image::claim_predecessor(region, image)? {
-            recover_claimed(region, image, Some(image::own(region)?), finish)?;
+            recover_claimed(region, image, finish)?;
         }
     }
     Ok(())
 }
 
-fn recover_claimed(region: &Region, dead: Image, heir: Option<Image>, finish: &dyn Finish) -> Result<()> {
+fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<()> {
     let (mut owns_units, mut whole) = (false, true);
     for index in 0..region.geometry().lanes as u32 {
         let at = region.lane_at(index)?;
@@ -101,7 +100,7 @@ fn recover_claimed(region: &Region, dead: Image, heir: Option<Image>, finish: &d
             lane::free_claim(region, at)?;
         }
     }
-    finish.image_gone(dead, heir)?;
+    finish.image_gone(dead)?;
     if whole { image::recovered(region, dead) } else { image::recovery_put_off(region, dead) }
 }
 

@@ -60,14 +60,16 @@ static int count_up(int file, int kind, int times)
     return 0;
 }
 
-static void alarm_after(long milliseconds, long restart)
+/* An alarm again and again: the first may come before the call that it is to interrupt. */
+static void alarm_every(long milliseconds, long restart)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = ignore;
     action.sa_flags = restart ? SA_RESTART : 0;
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval timer = {{0, 0}, {milliseconds / 1000, milliseconds % 1000 * 1000}};
+    struct timeval time = {milliseconds / 1000, milliseconds % 1000 * 1000};
+    struct itimerval timer = {time, time};
     answer(setitimer(ITIMER_REAL, &timer, NULL));
 }
 
@@ -121,7 +123,7 @@ static void play(char *self, char *line)
     } else if (!strcmp(word, "count")) {
         answer(count_up(file, b, c));
     } else if (!strcmp(word, "alarm")) {
-        alarm_after(a, b);
+        alarm_every(a, b);
     } else if (!strcmp(word, "exec")) {
         execute(self);
     } else {

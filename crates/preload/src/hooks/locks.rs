@@ -12,16 +12,16 @@ pub(super) const LOCK_COMMANDS: [c_int; 6] =
 
 /// Takes a lock; signals are held back but while it sleeps.
 fn acquire(file_system: &FileSystem, file: OpenFile, request: &LockRequest, wait: bool) -> Result<()> {
-    let held = signals::hold();
+    let mut held = signals::hold();
     let mut wish = file_system.wish_for_lock(file, request)?;
-    let mut holding = Some(held);
     while !wish.attempt(wait)? {
         if !wait {
             return Err(Errno::AGAIN);
         }
-        drop(holding.take());
-        let slept = wish.sleep();
-        holding = Some(signals::hold());
+        let interrupted = held.will_interrupt();
+        drop(held);
+        let slept = if interrupted { Err(Errno::INTR) } else { wish.sleep() };
+        held = signals::hold();
         slept?;
     }
     Ok(())

@@ -121,11 +121,15 @@ hooks! {
     }
 
     fn execveat(directory: c_int, path: *const c_char, arguments: Strings, variables: Strings, flags: c_int) -> c_int {
-        next(directory, path, arguments, Environment::new().complete(variables), flags)
+        let mut environment = Environment::new();
+        let variables = environment.complete(variables);
+        handing_on_locks(|| next(directory, path, arguments, variables, flags))
     }
 
     fn fexecve(descriptor: c_int, arguments: Strings, variables: Strings) -> c_int {
-        next(descriptor, arguments, Environment::new().complete(variables))
+        let mut environment = Environment::new();
+        let variables = environment.complete(variables);
+        handing_on_locks(|| next(descriptor, arguments, variables))
     }
 
     fn execvpe(file: *const c_char, arguments: Strings, variables: Strings) -> c_int {
@@ -156,7 +160,21 @@ fn execute(path: *const c_char, variables: Strings, start: impl Fn(*const c_char
     }
     let mut environment = Environment::new();
     let variables = environment.complete(variables);
-    give(programs::with_program(path, false, |path| start(path, variables)))
+    give(programs::with_program(path, false, |path| handing_on_locks(|| start(path, variables))))
+}
+
+/// Around an `exec`: the locks of this process wait for the next program, unless there is none.
+fn handing_on_locks(start: impl FnOnce() -> c_int) -> c_int {
+    let note = |begins| {
+        if state::attached() && !state::borrows_memory() {
+            // A lock that could not be noted ends with this program.
+            let _ = state::file_system().and_then(|file_system| file_system.hand_on_process_locks(begins));
+        }
+    };
+    note(true);
+    let answer = start();
+    note(false);
+    answer
 }
 
 /// As [`execute`], for a name that is looked for along `PATH` unless it has a slash.
@@ -164,7 +182,9 @@ fn execute_found(file: *const c_char, variables: Strings, start: impl Fn(*const 
     if state::configured() && programs::is_path(file) {
         return execute(file, variables, start);
     }
-    start(file, Environment::new().complete(variables))
+    let mut environment = Environment::new();
+    let variables = environment.complete(variables);
+    handing_on_locks(|| start(file, variables))
 }
 
 /// Starts the file at a path in a new process; answers the error's number, as `posix_spawn` does.
