@@ -4,8 +4,8 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use lifeboat_fs::{CheckSummary, FileSystem, Finding};
-use lifeboat_region::carrier::keeper::KeeperNote;
-use lifeboat_region::carrier::{self, Survives};
+use lifeboat_region::carrier::keeper::{KeeperError, KeeperNote};
+use lifeboat_region::carrier::{self, OpenError, Survives};
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
 use lifeboat_region::{MustFence, Region};
@@ -19,7 +19,7 @@ use crate::create::create;
 use crate::failure::{Failure, reason};
 use crate::keeper;
 use crate::output::{json, out, say, size, table, time};
-use crate::target::{attach, base, region_directory};
+use crate::target::{attach, attach_file, base, region_directory};
 use crate::users::{is_inode_mapped_by_others, is_mapped_by_others};
 
 /// Runs one of the commands.
@@ -187,7 +187,13 @@ fn describe_ready(place: &Place, name: &RegionName, listed: &mut ListedRegion) -
     if carrier.survives() == Survives::WhileKept && keeper::alive(&directory).is_none() {
         listed.state = "lost";
     }
-    let region = attach(&directory)?;
+    let file = carrier::open(&directory).map_err(|error| {
+        if matches!(error, OpenError::Keeper { why: KeeperError::Silent, .. }) {
+            listed.state = "not answering";
+        }
+        Failure::region(error)
+    })?;
+    let region = attach_file(&directory, file)?;
     listed.size = Some(region.length());
     listed.created = Some(time(region.superblock().created));
     listed.attached = Some(attached(&region).len());

@@ -7,6 +7,7 @@ use lifeboat_fs::FileSystem;
 use lifeboat_region::Region;
 use lifeboat_region::carrier;
 use lifeboat_region::place::{Base, Place, PlaceError, RegionDirectory, RegionName};
+use rustix::fd::OwnedFd;
 
 use crate::arguments::{DEFAULT_NAME, FilesArguments, PlaceArguments};
 use crate::failure::{Failure, reason};
@@ -48,7 +49,11 @@ pub fn region_directory(name: Option<&RegionName>, place: &PlaceArguments) -> Re
 
 /// Attaches the region in `directory`.
 pub fn attach(directory: &RegionDirectory) -> Result<Region, Failure> {
-    let file = carrier::open(directory).map_err(Failure::region)?;
+    attach_file(directory, carrier::open(directory).map_err(Failure::region)?)
+}
+
+/// The same with the region's file, which the caller has opened.
+pub fn attach_file(directory: &RegionDirectory, file: OwnedFd) -> Result<Region, Failure> {
     let name = directory.name();
     let own_directory = directory
         .directory()

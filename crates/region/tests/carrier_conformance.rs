@@ -1,21 +1,27 @@
-//! One suite that every carrier passes.
+//! One suite that every carrier passes, those of keepers among them.
 //!
-//! What cannot run here (no permission to mount, no free huge pages) says so and why.
+//! What cannot run here (no permission to mount, no huge pages) says so and why.
+
+mod support;
 
 use std::ffi::CString;
 use std::fmt::Display;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lifeboat_region::budget;
 use lifeboat_region::carrier::{
-    self, CARRIERS, Carrier, CreateError, Created, Hugetlbfs, Memfd, OpenError, SIZE_STEP, Shm, Survives, Tmpfs,
+    self, CARRIERS, Carrier, CreateError, Created, Hugetlbfs, KEPT, Keeper, KeeperHugetlb, Memfd, OpenError, SIZE_STEP,
+    Shm, Survives, Tmpfs,
 };
 use lifeboat_region::place::{Base, Place, Refusal, RegionDirectory, RegionName, RemoveMode};
+use lifeboat_testkit::huge_pages::{self, HugePages, NoHugePages};
+use lifeboat_testkit::report::{line, skipped};
+use lifeboat_testkit::scratch::is_root;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::mm::{MapFlags, ProtFlags};
+use support::{ForkedKeeper, Refused};
 
 const SIZE: u64 = 12 << 20;
 
@@ -53,24 +59,60 @@ impl Drop for TestPlace {
     }
 }
 
-/// Past the harness, which swallows what a passing test prints.
-fn line(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+/// `carrier NAME`, or who did not get it.
+fn label(carrier: &dyn Carrier) -> String {
+    format!("carrier {}", carrier.name())
 }
 
 fn skip(carrier: &dyn Carrier, why: impl Display) {
-    line(&format!("skipped: carrier {}: {why}", carrier.name()));
+    let user = if is_root() { "" } else { ", as an ordinary user" };
+    skipped(&format!("{}{user}", label(carrier)), &why.to_string());
+}
+
+fn every_carrier() -> impl Iterator<Item = &'static dyn Carrier> {
+    CARRIERS.into_iter().chain(KEPT)
+}
+
+fn is_kept(carrier: &dyn Carrier) -> bool {
+    carrier.survives() == Survives::WhileKept
+}
+
+/// The huge pages that a region of `size` bytes on `carrier` takes out of those that were set aside; two more, because
+/// hugetlbfs takes a page for a symbolic link.
+fn pages_for(carrier: &dyn Carrier, size: u64) -> Result<Option<HugePages>, NoHugePages> {
+    let from_those_set_aside = [Hugetlbfs.name(), KeeperHugetlb.name()].contains(&carrier.name());
+    from_those_set_aside.then(|| HugePages::of(size / SIZE_STEP + 2)).transpose()
+}
+
+/// Reserves, in a keeper process where the carrier needs one, which lives as long as the second value.
+fn create(
+    carrier: &'static dyn Carrier,
+    region: &RegionDirectory,
+    size: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Created, Option<ForkedKeeper>), Refused> {
+    if is_kept(carrier) {
+        return ForkedKeeper::start(carrier, region, size, progress).map(|(created, keeper)| (created, Some(keeper)));
+    }
+    carrier.create(region, size, progress).map(|created| (created, None)).map_err(Refused::of)
 }
 
 /// Runs `test` on every carrier that can be had here, in a new region each.
 fn on_every_carrier(size: u64, test: &dyn Fn(&dyn Carrier, &TestPlace, &RegionDirectory, Created)) {
-    for carrier in CARRIERS {
+    for carrier in every_carrier() {
+        let _pages = match pages_for(carrier, size) {
+            Ok(pages) => pages,
+            Err(none) => {
+                none.skip(&label(carrier));
+                continue;
+            }
+        };
         let here = TestPlace::new();
         let region = here.claim("r");
-        match carrier.create(&region, size, &mut |_, _| {}) {
-            Ok(created) => test(carrier, &here, &region, created),
-            Err(why @ (CreateError::CannotMount { .. } | CreateError::HugePages { .. })) => skip(carrier, why),
-            Err(error) => panic!("{}: {error}", carrier.name()),
+        match create(carrier, &region, size, &mut |_, _| {}) {
+            Ok((created, _keeper)) => test(carrier, &here, &region, created),
+            Err(Refused::NotHere(why)) => skip(carrier, why),
+            Err(Refused::Failed(error)) => panic!("{}: {error}", carrier.name()),
         }
     }
 }
@@ -108,8 +150,8 @@ fn every_page_is_there_and_zero_before_anybody_writes() {
     on_every_carrier(SIZE, &|carrier, _, _, created| {
         let stat = rustix::fs::fstat(&created.file).unwrap();
         assert_eq!(stat.st_size as u64, SIZE, "{}", carrier.name());
-        // hugetlbfs counts no blocks.
-        if carrier.name() != Hugetlbfs.name() {
+        // Huge pages that were set aside are not counted as blocks.
+        if carrier.maps_files() {
             assert!(stat.st_blocks as u64 * 512 >= SIZE, "{}: only {} blocks", carrier.name(), stat.st_blocks);
         }
         assert!(Mapped::new(&created.file, SIZE).bytes().iter().all(|&byte| byte == 0), "{}", carrier.name());
@@ -120,25 +162,33 @@ fn every_page_is_there_and_zero_before_anybody_writes() {
 
 #[test]
 fn progress_only_grows_and_ends_with_everything() {
-    for carrier in CARRIERS {
+    for carrier in every_carrier() {
+        // Few pages are set aside: they are reserved in one step.
+        let (size, steps) = if carrier.maps_files() { (130 << 20, 4) } else { (SIZE, 2) };
+        let _pages = match pages_for(carrier, size) {
+            Ok(pages) => pages,
+            Err(none) => {
+                none.skip(&label(carrier));
+                continue;
+            }
+        };
+        // A machine or a group too small for this test.
+        if carrier.maps_files() && budget::available().check(size).is_err() {
+            skip(carrier, "little memory is left");
+            continue;
+        }
         let here = TestPlace::new();
         let region = here.claim("r");
         let mut seen = Vec::new();
-        let size = 130 << 20;
-        match carrier.create(&region, size, &mut |done, total| seen.push((done, total))) {
+        match create(carrier, &region, size, &mut |done, total| seen.push((done, total))) {
             Ok(_) => {}
-            Err(why @ (CreateError::CannotMount { .. } | CreateError::HugePages { .. })) => {
+            Err(Refused::NotHere(why)) => {
                 skip(carrier, why);
                 continue;
             }
-            // A machine or a group too small for this test.
-            Err(why @ CreateError::Budget(_)) => {
-                skip(carrier, why);
-                continue;
-            }
-            Err(error) => panic!("{}: {error}", carrier.name()),
+            Err(Refused::Failed(error)) => panic!("{}: {error}", carrier.name()),
         }
-        assert!(seen.len() >= 4, "{}: {seen:?}", carrier.name());
+        assert!(seen.len() >= steps, "{}: {seen:?}", carrier.name());
         assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{}: {seen:?}", carrier.name());
         assert_eq!(seen.last(), Some(&(size, size)), "{}", carrier.name());
     }
@@ -180,23 +230,39 @@ fn a_region_says_which_carrier_and_pages_it_has() {
         assert_eq!(created.carrier, carrier.name());
         assert_eq!(carrier::identify(region).unwrap().name(), carrier.name());
         assert_eq!(carrier::by_name(carrier.name().as_bytes()).unwrap().name(), carrier.name());
-        assert_eq!(carrier.survives(), Survives::JobStep);
+        let kept = KEPT.iter().any(|kept| kept.name() == carrier.name());
+        assert_eq!(carrier.survives(), if kept { Survives::WhileKept } else { Survives::JobStep });
         assert_eq!(created.pages.total, SIZE);
         assert!(created.pages.huge <= SIZE);
-        if carrier.name() == Hugetlbfs.name() {
+        if !carrier.maps_files() {
             assert_eq!(created.pages.page_size(), 2 << 20);
-        } else {
-            let found = carrier::examine_pages(created.file.as_fd(), SIZE).expect("the kernel tells page sizes");
-            assert_eq!(found, created.pages, "{}", carrier.name());
         }
+        let found = carrier::examine_pages(created.file.as_fd(), SIZE).expect("the kernel tells page sizes");
+        assert_eq!(found, created.pages, "{}", carrier.name());
+        assert_eq!(carrier.maps_files(), maps_a_small_piece(&created.file), "{}", carrier.name());
         let (name, pages) = (carrier.name(), created.pages);
         line(&format!("note: carrier {name}: {} of {} bytes in huge pages", pages.huge, pages.total));
     });
 }
 
+/// Whether 4 KiB in the middle can be mapped, as every mapping of a file in the region needs.
+fn maps_a_small_piece(file: &OwnedFd) -> bool {
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let mapped = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::SHARED, file, 4096) };
+    match mapped {
+        // SAFETY: mapped just now, and nobody looks at it.
+        Ok(start) => unsafe { rustix::mm::munmap(start, 4096) }.is_ok(),
+        Err(_) => false,
+    }
+}
+
 #[test]
 fn planted_files_are_refused_and_left_alone() {
     on_every_carrier(SIZE, &|carrier, here, region, created| {
+        // What a keeper holds has no place to plant anything in; what it hands out is tested with its socket.
+        if is_kept(carrier) {
+            return;
+        }
         region.publish().unwrap();
         drop(created);
         let memory = here.path.join("r/memory");
@@ -248,7 +314,7 @@ fn plant_fifo(path: &Path) {
 
 #[test]
 fn sizes_that_no_region_has_are_refused_before_anything_is_made() {
-    for carrier in CARRIERS.into_iter().chain([&Memfd as &dyn Carrier]) {
+    for carrier in every_carrier().chain([&Memfd as &dyn Carrier]) {
         for size in [0, 1, SIZE_STEP - 1, SIZE_STEP + 4096] {
             let here = TestPlace::new();
             let region = here.claim("r");
@@ -261,7 +327,7 @@ fn sizes_that_no_region_has_are_refused_before_anything_is_made() {
 #[test]
 fn more_than_memory_has_is_refused_before_the_first_page() {
     let size = carrier::round_size(budget::machine_total().unwrap() * 2).unwrap();
-    for carrier in [&Shm as &dyn Carrier, &Tmpfs, &Memfd] {
+    for carrier in [&Shm as &dyn Carrier, &Tmpfs, &Keeper, &Memfd] {
         let here = TestPlace::new();
         let region = here.claim("r");
         let error = carrier.create(&region, size, &mut |_, _| panic!("a page was made")).unwrap_err();
@@ -273,13 +339,54 @@ fn more_than_memory_has_is_refused_before_the_first_page() {
 
 #[test]
 fn huge_pages_that_nobody_set_aside_are_not_taken() {
-    let pages = || std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
-    let before = pages();
-    let here = TestPlace::new();
-    let region = here.claim("r");
-    let error = Hugetlbfs.create(&region, 1 << 50, &mut |_, _| {}).unwrap_err();
-    assert!(matches!(error, CreateError::HugePages { needed, .. } if needed == 1 << 50), "{error}");
-    assert_eq!(pages(), before);
+    let Ok(_alone) = HugePages::of(0) else { panic!("no pages are always to be had") };
+    let before = huge_pages::set_aside();
+    for carrier in [&Hugetlbfs as &dyn Carrier, &KeeperHugetlb] {
+        let here = TestPlace::new();
+        let region = here.claim("r");
+        let error = carrier.create(&region, 1 << 50, &mut |_, _| panic!("a page was made")).unwrap_err();
+        match error {
+            CreateError::HugePages { free, needed, set_aside } => {
+                assert_eq!((free, needed), (huge_pages::free(), 1 << 29), "{}", carrier.name());
+                assert_eq!(set_aside, before + needed - free, "{}", carrier.name());
+            }
+            error => panic!("{}: {error}", carrier.name()),
+        }
+        let line = error.to_string();
+        assert!(line.contains("are free") && line.contains("echo ") && !line.contains('\n'), "{line}");
+        assert_eq!(std::fs::read_dir(here.path.join("r")).unwrap().count(), 0, "{}", carrier.name());
+    }
+    assert_eq!(huge_pages::set_aside(), before);
+}
+
+#[test]
+fn all_pages_are_taken_before_they_are_promised_and_come_back() {
+    let carriers: [&'static dyn Carrier; 2] = [&Hugetlbfs, &KeeperHugetlb];
+    for carrier in carriers {
+        let _pages = match pages_for(carrier, SIZE) {
+            Ok(pages) => pages,
+            Err(none) => {
+                none.skip(&label(carrier));
+                continue;
+            }
+        };
+        let here = TestPlace::new();
+        let region = here.claim("r");
+        let free = huge_pages::free();
+        let made = match create(carrier, &region, SIZE, &mut |_, _| {}) {
+            Ok(made) => made,
+            Err(Refused::NotHere(why)) => {
+                skip(carrier, why);
+                continue;
+            }
+            Err(Refused::Failed(error)) => panic!("{}: {error}", carrier.name()),
+        };
+        assert_eq!(huge_pages::free(), free - SIZE / SIZE_STEP, "{}: not all pages are there", carrier.name());
+        drop(made);
+        drop(region);
+        here.place.remove(&RegionName::new(b"r").unwrap(), RemoveMode::Force, &mut |_| false).unwrap();
+        assert_eq!(huge_pages::free(), free, "{}: pages did not come back", carrier.name());
+    }
 }
 
 #[test]
@@ -292,33 +399,30 @@ fn removal_waits_for_the_creator() {
         let name = *region.name();
         let error = here.place.remove(&name, RemoveMode::KeepUsed, &mut |_| false).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
-        assert!(here.path.join("r/memory/region").exists(), "{}", carrier.name());
+        let memory = if is_kept(carrier) { "r/keeper.sock" } else { "r/memory/region" };
+        assert!(here.path.join(memory).exists(), "{}", carrier.name());
     });
 }
 
 #[test]
 fn removal_leaves_no_file_and_no_mount() {
-    for carrier in CARRIERS {
-        let here = TestPlace::new();
-        let name = RegionName::new(b"r").unwrap();
-        {
-            let region = here.claim("r");
-            match carrier.create(&region, SIZE, &mut |_, _| {}) {
-                Ok(_) => {}
-                Err(why) => {
-                    skip(carrier, why);
-                    continue;
-                }
-            }
-            region.make_images().unwrap();
-            region.make_tags().unwrap();
-            region.publish().unwrap();
-        }
+    on_every_carrier(SIZE, &|carrier, here, region, created| {
+        drop(created);
+        region.make_images().unwrap();
+        region.make_tags().unwrap();
+        region.publish().unwrap();
+        let name = *region.name();
+        // The creator's claim ends with its directory.
+        release(region);
         here.place.remove(&name, RemoveMode::KeepUsed, &mut |_| false).unwrap();
         assert_eq!(std::fs::read_dir(&here.path).unwrap().count(), 0, "{}", carrier.name());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(here.path.to_str().unwrap()), "{}: {mounts}", carrier.name());
-    }
+    });
+}
+
+fn release(region: &RegionDirectory) {
+    rustix::fs::flock(region.directory(), rustix::fs::FlockOperation::Unlock).unwrap();
 }
 
 #[test]

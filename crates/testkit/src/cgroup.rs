@@ -135,6 +135,11 @@ fn own_group() -> Result<(PathBuf, u8), String> {
     Ok((top.join(path.unwrap_or_default().trim_start_matches('/')), version))
 }
 
+/// Bytes of memory that the machine could still give, if the kernel says it.
+pub fn machine_available() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
 fn meminfo(field: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;

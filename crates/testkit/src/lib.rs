@@ -12,6 +12,7 @@
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`cgroup`] | small memory limits |
+//! | [`huge_pages`] | huge pages set aside for the time of a test |
 //! | [`random`] | numbers that a seed repeats |
 //! | [`report`] | lines that are shown even when a test passes |
 
@@ -19,6 +20,7 @@ pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod fuse_mount;
+pub mod huge_pages;
 pub mod model;
 pub mod programs;
 pub mod random;
