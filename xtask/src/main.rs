@@ -4,6 +4,7 @@ mod checks;
 mod confine;
 mod demo;
 mod failure;
+mod huge_pages;
 mod processes;
 mod report;
 mod residue;

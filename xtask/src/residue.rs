@@ -1,6 +1,6 @@
 //! What must not be left behind by tests and demonstrations.
 
-use crate::processes;
+use crate::{huge_pages, processes};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Surroundings {
     found: BTreeSet<String>,
     counts: fn(&str) -> bool,
+    /// How many huge pages are set aside, where that counts and can be told.
+    huge_pages: Option<u64>,
 }
 
 /// Others may use the machine at the same time, so that what they make meanwhile is not ours; where nobody else does,
@@ -25,12 +27,12 @@ fn is_from_this_demonstration(what: &str) -> bool {
 impl Surroundings {
     /// Looks around before tests.
     pub fn before_tests() -> Self {
-        Self { found: look(), counts: could_be_from_tests }
+        Self { found: look(), counts: could_be_from_tests, huge_pages: huge_pages::at_rest() }
     }
 
     /// Looks around before a demonstration.
     pub fn before_demonstration() -> Self {
-        Self { found: look(), counts: is_from_this_demonstration }
+        Self { found: look(), counts: is_from_this_demonstration, huge_pages: None }
     }
 
     /// What is there now and was not there before, and what we started and still runs (which is ended). Waits a little
@@ -44,10 +46,19 @@ impl Surroundings {
             );
             if left.is_empty() || Instant::now() > end {
                 processes::end_all();
+                left.extend(self.huge_pages_left());
                 return left;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+impl Surroundings {
+    /// More huge pages than before, in the time of no test.
+    pub fn huge_pages_left(&self) -> Option<String> {
+        let (before, now) = (self.huge_pages?, huge_pages::at_rest()?);
+        (now > before).then(|| format!("{} huge pages set aside (vm.nr_hugepages)", now - before))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::confine::{self, MemoryCgroup, Stage};
 use crate::failure::{Context, Failure, Outcome};
+use crate::huge_pages::{Refused, SetAside};
 use crate::report::Report;
 use crate::run::{self, Running};
 use crate::workspace::{self, Workspace};
@@ -123,12 +124,33 @@ impl Setting<'_> {
         self.cgroup.map_or(0, MemoryCgroup::kills)
     }
 
+    /// What an ordinary user's tests of carriers need and only root can set aside.
+    fn huge_pages_for(&self, program: &Program, report: &mut Report) -> Outcome<Option<SetAside>> {
+        /// For the largest region that a test makes in them.
+        const COUNT: u64 = 16;
+        if self.user.is_none() || program.package != "lifeboat-region" {
+            return Ok(None);
+        }
+        match SetAside::make(COUNT) {
+            Ok(pages) => Ok(Some(pages)),
+            Err(Refused::NotHere(why)) => {
+                report.skip(&format!("huge pages{}", self.label), &why);
+                Ok(None)
+            }
+            Err(Refused::Failed(failure)) => Err(failure),
+        }
+    }
+
     /// Runs a test program and counts its tests.
     pub fn run(&self, program: &Program, report: &mut Report) -> Outcome {
         let name = format!("{}{}", program.name, self.label);
         let limit = Duration::from_secs(if self.full { 5400 } else { 600 });
         let (start, kills) = (Instant::now(), self.kills());
-        let finished = Running::start(&mut self.command(program)?)?.finish(limit, &mut |_| ());
+        let pages = self.huge_pages_for(program, report)?;
+        let mut command = self.command(program)?;
+        command.envs(pages.as_ref().map(SetAside::promise));
+        let finished = Running::start(&mut command)?.finish(limit, &mut |_| ());
+        drop(pages);
         let finished = match finished {
             Ok(finished) => finished,
             Err(failure) if crate::processes::interrupted() => return Err(failure),

@@ -3,6 +3,7 @@
 use crate::checks::{floors, licences, no_std};
 use crate::confine::{MemoryCgroup, Stage, unused_user};
 use crate::failure::{Failure, Outcome};
+use crate::huge_pages;
 use crate::report::Report;
 use crate::residue::Surroundings;
 use crate::suite::{self, Program, Setting, User};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 
 /// Packages whose tests run a second time as an ordinary user in a small cgroup.
-const TWICE: &[&str] = &["lifeboat-testkit"];
+const TWICE: &[&str] = &["lifeboat-testkit", "lifeboat-region"];
 
 /// The stages in the order in which they run.
 const STAGES: &[&str] = &["format", "clippy", "deny", "floors", "no_std", "build", "crates", "root", "user"];
@@ -56,6 +57,7 @@ pub fn run(options: &Options) -> Outcome {
     workspace::check_toolchain(&workspace)?;
     let mut report = Report::with_allowed_skips(&workspace.root.join("xtask/allowed_skips.txt"))?;
     let before = Surroundings::before_tests();
+    let _restore = huge_pages::Restore::at_the_end();
     check_source(options, &workspace, &mut report)?;
     if options.wants("build") {
         run_programs(options, &workspace, &mut report)?;
@@ -162,9 +164,9 @@ fn run_programs(options: &Options, workspace: &Workspace, report: &mut Report) -
     if options.wants("root") && root {
         let setting =
             Setting { label: " (root)", binaries: stage.folder(), full: options.full, user: None, cgroup: None };
-        run_stage("root", "whole programs, as root", &setting, &twice, report, |_| Ok(()))?;
+        run_stage("root", "whole programs and carriers, as root", &setting, &twice, report, |_| Ok(()))?;
     } else if options.wants("root") {
-        report.stage("root", "whole programs, as root", |report| {
+        report.stage("root", "whole programs and carriers, as root", |report| {
             report.skip("root", "we are not root");
             Ok(())
         })?;
@@ -220,7 +222,7 @@ fn as_ordinary_user(
     if let (Some(cgroup), Some(user)) = (&cgroup, owner) {
         cgroup.give_to(user)?;
     }
-    let what = format!("whole programs, as user {number}{place}");
+    let what = format!("whole programs and carriers, as user {number}{place}");
     run_stage("user", &what, &setting, programs, report, |_| Ok(()))?;
     if root {
         remove_users_directory(number, report);

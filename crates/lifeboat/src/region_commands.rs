@@ -103,7 +103,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
                 true
             })?;
             names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-            regions.extend(names.iter().map(|name| describe(&place, name)));
+            regions = describe_all(&place, &names);
         }
         Err(PlaceError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -136,6 +136,18 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     let mut out = out();
     table(&mut out, &rows)?;
     Ok(out.flush()?)
+}
+
+/// As many at a time as keep the answer prompt where keepers do not answer: each of those is waited for.
+fn describe_all(place: &Place, names: &[RegionName]) -> Vec<ListedRegion> {
+    const AT_ONCE: usize = 32;
+    let describe_some = |names: &[RegionName]| {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = names.iter().map(|name| scope.spawn(|| describe(place, name))).collect();
+            running.into_iter().filter_map(|thread| thread.join().ok()).collect::<Vec<_>>()
+        })
+    };
+    names.chunks(AT_ONCE).flat_map(describe_some).collect()
 }
 
 /// What can be said about a region, also about one that cannot be attached.

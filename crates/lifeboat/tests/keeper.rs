@@ -5,9 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -256,24 +254,13 @@ fn without_user_namespaces_the_line_says_what_else_there_is() {
 fn a_program_under_exec_sees_the_files() {
     let _clean = NoResidue::begin();
     let user = User::ordinary("exec");
-    let beside = Path::new(env!("CARGO_BIN_EXE_lifeboat")).with_file_name("liblifeboat_preload.so");
-    let folder = std::env::var_os("LIFEBOAT_BIN_DIR").map(std::path::PathBuf::from);
-    let library = folder.map_or(beside, |folder| folder.join("liblifeboat_preload.so"));
-    if !library.exists() {
-        return skipped(
-            "keeper: exec",
-            &format!("{} is not built (cargo build -p lifeboat-preload)", library.display()),
-        );
-    }
-    let copy = user.here.file("liblifeboat_preload.so");
-    fs::copy(&library, &copy).unwrap();
-    fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+    let Some(library) = user.library() else { return };
     let mount = user.here.file("m");
     let script = format!("echo hello > {0}/a && cat {0}/a", mount.display());
     for carrier in KEPT {
         let Some(_kept) = user.keep_on(carrier, "k", "8MiB") else { continue };
         let words = ["exec", "--name", "k", "--mount", mount.to_str().unwrap(), "--", "sh", "-c", &script];
-        let ended = end(user.command(&words).env("LIFEBOAT_PRELOAD", &copy));
+        let ended = end(user.command(&words).env("LIFEBOAT_PRELOAD", &library));
         assert_eq!((ended.code, &ended.out[..]), (Some(0), &b"hello\n"[..]), "{carrier}: {ended:?}");
         assert_eq!(user.must(&["cat", "--name", "k", ":a"]), "hello\n");
         user.must(&["region", "remove", "k"]);

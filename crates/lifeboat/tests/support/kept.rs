@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,22 @@ impl User {
         let directory = self.here.place().join(name);
         let note = fs::read_to_string(directory.join("keeper")).unwrap();
         Kept { pid: note.split(' ').next().unwrap().parse().unwrap(), directory, _pages: None }
+    }
+
+    /// The interception library where this user can load it; `None`, and said so, when it is not built.
+    pub fn library(&self) -> Option<PathBuf> {
+        let beside = Path::new(env!("CARGO_BIN_EXE_lifeboat")).with_file_name("liblifeboat_preload.so");
+        let folder = std::env::var_os("LIFEBOAT_BIN_DIR").map(PathBuf::from);
+        let library = folder.map_or(beside, |folder| folder.join("liblifeboat_preload.so"));
+        if !library.exists() {
+            let why = format!("{} is not built (cargo build -p lifeboat-preload)", library.display());
+            skipped("keeper: exec", &why);
+            return None;
+        }
+        let copy = self.here.file("liblifeboat_preload.so");
+        fs::copy(&library, &copy).unwrap();
+        fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+        Some(copy)
     }
 
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
