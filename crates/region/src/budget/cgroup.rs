@@ -270,9 +270,8 @@ mod tests {
 
     /// A hierarchy as the kernel shows it: the limits of `/job` and `/job/step`.
     fn limits(files: &Files, contents: &[(&str, &str)]) -> std::vec::Vec<(std::string::String, u64, u64)> {
-        static NEXT: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-{number}", std::process::id()));
+        let thread = std::thread::current().id();
+        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-{thread:?}", std::process::id()));
         std::fs::create_dir_all(top.join("job/step")).unwrap();
         for (path, text) in contents {
             std::fs::write(top.join(path), text).unwrap();
