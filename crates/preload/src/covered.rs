@@ -92,6 +92,17 @@ fn find_path() -> usize {
     text.len()
 }
 
+/// Whether the mount lies somewhere below a path of the kernel's.
+pub fn is_below(path: *const c_char) -> bool {
+    let mut buffer = [0; user::PATH_MAX];
+    let Ok(text) = user::path(path, &mut buffer) else { return false };
+    let Ok(opened) = rustix::fs::open(text, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return false };
+    let mut shown = [0; user::PATH_MAX];
+    let Some(length) = tags::name_behind(rustix::fd::AsRawFd::as_raw_fd(&opened), &mut shown) else { return false };
+    let above = if length == 1 { b"" } else { &shown[..length] };
+    self::path().strip_prefix(above).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
 /// Whether the error that the kernel has just answered can be that of a path which leads into the covered directory.
 pub fn explains_error() -> bool {
     const ERRORS: [c_int; 6] = [libc::ENOENT, libc::EROFS, libc::ENOTDIR, libc::EACCES, libc::EXDEV, libc::EBUSY];

@@ -253,7 +253,8 @@ pub fn is_tabled(descriptor: libc::c_int) -> bool {
         .is_some_and(|word| word.load(Ordering::Relaxed) != 0)
 }
 
-fn for_each_open(mut use_it: impl FnMut(libc::c_int)) {
+/// Asks the kernel for the numbers of all open descriptors; that of the question itself is left out.
+pub fn for_each_open(mut use_it: impl FnMut(libc::c_int)) {
     let Ok(folder) =
         rustix::fs::open(c"/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     else {
@@ -263,7 +264,9 @@ fn for_each_open(mut use_it: impl FnMut(libc::c_int)) {
     let mut entries = rustix::fs::RawDir::new(&folder, &mut buffer);
     while let Some(Ok(entry)) = entries.next() {
         let number = lifeboat_region::process::parse_decimal(entry.file_name().to_bytes());
-        if let Some(number) = number.and_then(|number| libc::c_int::try_from(number).ok()) {
+        if let Some(number) = number.and_then(|number| libc::c_int::try_from(number).ok())
+            && number != rustix::fd::AsRawFd::as_raw_fd(&folder)
+        {
             use_it(number);
         }
     }

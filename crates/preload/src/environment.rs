@@ -196,11 +196,20 @@ impl Environment {
 
     /// The environment to execute with: `given` itself when nothing is missing, or when it is too large to be copied.
     pub fn complete(&mut self, given: *const *const c_char) -> *const *const c_char {
+        self.complete_in(given, working_directory::current())
+    }
+
+    /// As [`Environment::complete`], for a program that starts in `directory`, if that is one of ours.
+    pub fn complete_in(
+        &mut self,
+        given: *const *const c_char,
+        directory: Option<lifeboat_fs::InodeId>,
+    ) -> *const *const c_char {
         if !crate::state::configured() {
             return given;
         }
         let present = examine(given);
-        let directory = working_directory::to_hand_on(&mut self.directory, DIRECTORY);
+        let directory = working_directory::to_hand_on(directory, &mut self.directory, DIRECTORY);
         let complete = present.region && present.mount && present.own && !present.directory && !directory;
         if complete || present.count + 5 > POINTERS_MAX {
             return given;

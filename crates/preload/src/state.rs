@@ -2,7 +2,8 @@
 //! where the linker allows it; the region is attached at the first call that needs it.
 
 use crate::{
-    covered, descriptors, environment, faults, identity, mappings, message, signals, streams, tags, working_directory,
+    covered, descriptors, environment, faults, identity, limits, mappings, message, signals, streams, tags,
+    working_directory,
 };
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -213,6 +214,7 @@ fn attach_now() -> Result<()> {
         NOT_ATTACHED
     })?;
     identity::note_umask();
+    limits::note();
     make_owner_page();
     owner().store(own_pid(), Ordering::Relaxed);
     // SAFETY: this thread alone is in state ATTACHING, and nobody reads the value before READY.

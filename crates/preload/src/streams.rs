@@ -146,8 +146,7 @@ extern "C" fn write_slot(stream: *mut libc::FILE, buffer: *const c_void, length:
     let length = length.max(0) as usize;
     let mut done = 0;
     while done < length {
-        let source = [user::source(buffer.wrapping_byte_add(done), length - done)];
-        match call::writing(|file_system| file_system.write(file, &source, Position::Current)) {
+        match crate::hooks::write_one(file, buffer.wrapping_byte_add(done), length - done, Position::Current) {
             Ok(count) => done += count,
             Err(error) => {
                 mark_failed(stream);

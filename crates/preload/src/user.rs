@@ -14,7 +14,7 @@ pub const PATH_MAX: usize = 4096;
 pub const PIECES_MAX: usize = 1024;
 
 /// Most bytes that one call moves, as in the kernel.
-const LENGTH_MAX: usize = 0x7fff_f000;
+pub const LENGTH_MAX: usize = 0x7fff_f000;
 
 /// Copies a C string into `into`; ENAMETOOLONG when it and its NUL need more room.
 pub fn path(pointer: *const libc::c_char, into: &mut [u8; PATH_MAX]) -> Result<&[u8]> {
@@ -61,12 +61,6 @@ pub fn put_bytes(pointer: *mut libc::c_char, bytes: &[u8]) -> Result<()> {
 pub fn target<'a>(pointer: *mut libc::c_void, length: usize) -> UserTarget<'a> {
     // SAFETY: the program gave the buffer to us for the time of the call, so no Rust code holds references into it.
     unsafe { UserTarget::new(pointer.cast(), length.min(LENGTH_MAX)) }
-}
-
-/// A buffer to write from.
-pub fn source<'a>(pointer: *const libc::c_void, length: usize) -> UserSource<'a> {
-    // SAFETY: as in `target`.
-    unsafe { UserSource::new(pointer.cast(), length.min(LENGTH_MAX)) }
 }
 
 /// Copies a program's `iovec` array and hands it to `use_it`.
@@ -118,4 +112,9 @@ pub fn as_targets(pieces: &[libc::iovec]) -> &[UserTarget<'_>] {
 pub fn as_sources(pieces: &[libc::iovec]) -> &[UserSource<'_>] {
     // SAFETY: as in `as_targets`.
     unsafe { core::slice::from_raw_parts(pieces.as_ptr().cast(), pieces.len()) }
+}
+
+/// Whether the memory at `pointer` begins with these bytes.
+pub fn begins(pointer: *const libc::c_char, bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().all(|(index, &byte)| peek(pointer.wrapping_add(index)) == Some(byte))
 }

@@ -147,10 +147,10 @@ pub fn join_mount(below: &[u8], out: &mut [u8; user::PATH_MAX]) -> Result<usize>
     Ok(length)
 }
 
-/// Writes `name` and the path below the mount, with a NUL, for the environment of the next program. False when the
-/// working directory is the kernel's.
-pub fn to_hand_on(out: &mut [u8], name: &[u8]) -> bool {
-    let Some(directory) = current() else { return false };
+/// Writes `name` and the path below the mount, with a NUL, for the environment of the next program. False when
+/// `directory`, in which that starts, is the kernel's.
+pub fn to_hand_on(directory: Option<InodeId>, out: &mut [u8], name: &[u8]) -> bool {
+    let Some(directory) = directory else { return false };
     let mut below = [0u8; user::PATH_MAX];
     let length = crate::call::call_once(|file_system, _| file_system.path_of(directory, &mut below));
     let Ok(length) = length else { return false };

@@ -135,21 +135,85 @@ static int execed(int file) {
     return status;
 }
 
-static void spawned(void) {
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, "spawned", O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    char *arguments[] = {"sh", "-c", "echo spawned", NULL};
-    pid_t child;
-    SAY("posix_spawn", posix_spawnp(&child, "sh", &actions, NULL, arguments, environ));
-    int status;
-    waitpid(child, &status, 0);
-    posix_spawn_file_actions_destroy(&actions);
-    char text[100] = {0};
-    int file = open("spawned", O_RDONLY);
-    SAY("what it wrote", read(file, text, sizeof text - 1));
+static void show(const char *name) {
+    char text[200] = {0};
+    int file = open(name, O_RDONLY);
+    SAY(name, read(file, text, sizeof text - 1));
     printf("[%s]\n", text);
-    close(file);
+    if (file >= 0) close(file);
+}
+
+static void spawn(const char *what, posix_spawn_file_actions_t *actions, char *program, char *script) {
+    char *arguments[] = {"sh", "-c", script, NULL};
+    pid_t child = 0;
+    int status = 0;
+    fflush(stdout);
+    int error = posix_spawnp(&child, program, actions, NULL, arguments, environ);
+    if (!error) waitpid(child, &status, 0);
+    printf("%s: %s, ended %d\n", what, strerror(error), status);
+    posix_spawn_file_actions_destroy(actions);
+    posix_spawn_file_actions_init(actions);
+}
+
+static void spawned(const char *top) {
+    posix_spawn_file_actions_t all, *actions = &all;
+    posix_spawn_file_actions_init(actions);
+    posix_spawn_file_actions_addopen(actions, 1, "spawned", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    spawn("open", actions, "sh", "echo one; echo err >&2");
+    show("spawned");
+    posix_spawn_file_actions_addopen(actions, 0, "spawned", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(actions, 1, "copy", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    posix_spawn_file_actions_adddup2(actions, 1, 2);
+    spawn("input and output", actions, "sh", "cat; echo two; cat nothing");
+    show("copy");
+    posix_spawn_file_actions_addopen(actions, 1, "copy", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    spawn("what exists", actions, "sh", "echo never");
+    posix_spawn_file_actions_addopen(actions, 5, "copy", O_WRONLY | O_APPEND, 0);
+    posix_spawn_file_actions_adddup2(actions, 5, 1);
+    posix_spawn_file_actions_addclose(actions, 5);
+    spawn("append", actions, "/bin/sh", "echo three; (echo >&5) 2>&-");
+    show("copy");
+    mkdir("deep", 0755), mkdir("deep/er", 0755);
+    posix_spawn_file_actions_addchdir_np(actions, "deep");
+    posix_spawn_file_actions_addopen(actions, 1, "er/out", O_WRONLY | O_CREAT, 0644);
+    posix_spawn_file_actions_addchdir_np(actions, "er");
+    spawn("another directory", actions, "sh", "pwd | sed s:.*/::; echo in > made; ls");
+    show("deep/er/out"), show("deep/er/made");
+    int directory = open("deep", O_RDONLY | O_DIRECTORY);
+    posix_spawn_file_actions_addfchdir_np(actions, directory);
+    posix_spawn_file_actions_addopen(actions, 1, "by-fd", O_WRONLY | O_CREAT, 0644);
+    spawn("by descriptor", actions, "sh", "ls; cat er/made");
+    show("deep/by-fd");
+    posix_spawn_file_actions_addchdir_np(actions, "/");
+    posix_spawn_file_actions_addfchdir_np(actions, 10);
+    spawn("no such descriptor", actions, "sh", "ls");
+    posix_spawn_file_actions_addchdir_np(actions, "/usr");
+    spawn("out", actions, "sh", "pwd");
+    char inside[5000];
+    snprintf(inside, sizeof inside, "%s/closed", top);
+    posix_spawn_file_actions_addchdir_np(actions, "/");
+    posix_spawn_file_actions_addclosefrom_np(actions, 3);
+    posix_spawn_file_actions_addopen(actions, 4, inside + 1, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    posix_spawn_file_actions_adddup2(actions, 4, 1);
+    spawn("closed from 3, then opened", actions, "sh", "echo descriptors; (echo >&4) 2>&-; (echo >&6) 2>&-");
+    show("closed");
+    posix_spawn_file_actions_addchdir_np(actions, "none");
+    spawn("no such directory", actions, "sh", "ls");
+    posix_spawn_file_actions_addopen(actions, 0, "none", O_RDONLY, 0);
+    spawn("no such file", actions, "sh", "ls");
+    int script = open("deep/script", O_WRONLY | O_CREAT, 0755);
+    if (write(script, "#!/bin/sh\necho script $0 $# $1\n", 32) != 32) printf("short\n");
+    close(script);
+    posix_spawn_file_actions_addchdir_np(actions, "deep");
+    posix_spawn_file_actions_addopen(actions, 1, "script-out", O_WRONLY | O_CREAT, 0644);
+    char *arguments[] = {"script", "argument", NULL};
+    pid_t child = 0;
+    int error = posix_spawn(&child, "./script", actions, NULL, arguments, environ);
+    if (!error) waitpid(child, NULL, 0);
+    printf("script: %s\n", strerror(error));
+    show("deep/script-out");
+    posix_spawn_file_actions_destroy(actions);
+    SAY("next descriptor", open("copy", O_RDONLY));
 }
 
 static void descriptors(void) {
@@ -208,19 +272,55 @@ static void descriptors(void) {
     closefrom(3);
 }
 
+static volatile int signals_seen;
+static void count_signal(int signal) { signals_seen += signal == SIGXFSZ; }
+
 static void limits(void) {
     struct rlimit limit = {20000, RLIM_INFINITY}, old;
     getrlimit(RLIMIT_FSIZE, &old);
     limit.rlim_max = old.rlim_max;
-    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGXFSZ, count_signal);
     int file = make("limits", 15000);
     setrlimit(RLIMIT_FSIZE, &limit);
     static char block[10000];
     SAY("write over the limit", write(file, block, sizeof block));
     SAY("write at the limit", write(file, block, 1));
+    SAY("write nothing at the limit", write(file, block, 0));
+    printf("signals %d\n", signals_seen);
+    SAY("pwrite across", pwrite(file, block, 100, 19990));
+    SAY("pwrite beyond", pwrite(file, block, 100, 30000));
+    struct iovec pieces[3] = {{block, 10}, {block, 20}, {block, 30}};
+    SAY("pwritev across", pwritev(file, pieces, 3, 19975));
+    lseek(file, 0, SEEK_SET);
+    SAY("write below", write(file, block, 100));
     SAY("truncate over the limit", ftruncate(file, 30000));
+    SAY("truncate by name", truncate("limits", 30000));
+    SAY("allocate beyond", fallocate(file, 0, 0, 30000));
+    SAY("allocate beyond, same size", fallocate(file, FALLOC_FL_KEEP_SIZE, 0, 30000));
+    printf("signals %d\n", signals_seen);
+    SAY("size", lseek(file, 0, SEEK_END));
     SAY("truncate below the limit", ftruncate(file, 10000));
+    int other = open("appended", O_RDWR | O_CREAT | O_APPEND, 0644);
+    while (write(other, block, 7000) == 7000) {}
+    SAY("appended", lseek(other, 0, SEEK_END));
+    SAY("append at the limit", write(other, block, 5));
+    FILE *stream = fopen("stream", "w");
+    size_t done = fwrite(block, 1, sizeof block, stream) + fwrite(block, 1, sizeof block, stream);
+    done += fwrite(block, 1, 100, stream);
+    printf("stream %zu close %d\n", done, fclose(stream));
+    truncate("appended", 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGXFSZ, SIG_DFL);
+        execlp("sh", "sh", "-c", "head -c 30000 /dev/zero >> appended; echo $?; wc -c < appended", NULL);
+    }
+    waitpid(child, NULL, 0);
     setrlimit(RLIMIT_FSIZE, &old);
+    SAY("without a limit", pwrite(file, block, 100, 100000));
+    struct rlimit before;
+    prlimit(0, RLIMIT_FSIZE, &limit, &before);
+    SAY("limited again", pwrite(file, block, 100, 100000));
     close(file);
 }
 
@@ -312,11 +412,38 @@ static void mappings(void) {
 
 static int visits;
 static long long visited;
+static unsigned long order;
+static int stop_at;
 static int visit(const char *path, const struct stat *found, int kind, struct FTW *place) {
-    (void)path;
     visits += 1 + kind + place->level;
     if (kind == FTW_F) visited += found->st_size;
+    /* Entries come in another order on each file system, so only sums are compared. */
+    unsigned long hash = kind * 31 + place->level;
+    for (const char *at = path + place->base; *at; at++) hash = hash * 131 + *at;
+    order += hash;
+    /* With FTW_CHDIR, the name alone finds the object. */
+    if (place->level < 0) printf("%s\n", path);
+    if (stop_at && visits > stop_at) return 77;
     return 0;
+}
+static int visit_here(const char *path, const struct stat *found, int kind, struct FTW *place) {
+    struct stat again;
+    if (lstat(path + place->base, &again) || again.st_ino != found->st_ino) printf("not here\n");
+    return visit(path, found, kind, place);
+}
+static int visit_some(const char *path, const struct stat *found, int kind, struct FTW *place) {
+    visit(path, found, kind, place);
+    if (!strcmp(path + place->base, "deep")) return FTW_SKIP_SUBTREE;
+    return FTW_CONTINUE;
+}
+static int visit_simply(const char *path, const struct stat *found, int kind) {
+    visits += 1 + kind + strlen(path);
+    visited += found->st_size * (kind == FTW_F);
+    return 0;
+}
+static void report(const char *what, int answer) {
+    printf("%s: %d visits %d bytes %lld names %lx\n", what, answer, visits, visited, order);
+    visits = visited = order = 0;
 }
 
 static int no_dots(const struct dirent *entry) { return entry->d_name[0] != '.'; }
@@ -330,10 +457,40 @@ static void make_tree(void) {
     }
 }
 
-static void tree_walk(void) {
+static void tree_walk(const char *top) {
     make_tree();
-    SAY("nftw", nftw("walk", visit, 10, FTW_PHYS));
-    printf("visits %d, bytes %lld\n", visits, visited);
+    symlink("deep", "walk/again"), symlink("nowhere", "walk/dangling"), symlink("..", "walk/deep/up");
+    report("nftw", nftw("walk", visit, 10, FTW_PHYS));
+    report("deepest first", nftw("walk/", visit, 10, FTW_PHYS | FTW_DEPTH));
+    int followed = nftw("walk", visit, 10, 0);
+    order = 0; /* By which of its names a directory is found depends on the order of entries. */
+    report("following links", followed);
+    report("one file", nftw("walk/file-001", visit, 10, FTW_PHYS));
+    report("nothing", nftw("walk/none", visit, 10, FTW_PHYS));
+    report("going there", nftw("walk", visit_here, 10, FTW_PHYS | FTW_CHDIR));
+    report("going there, deepest first", nftw("walk", visit_here, 10, FTW_PHYS | FTW_CHDIR | FTW_DEPTH));
+    char here[5000];
+    printf("back %d\n", getcwd(here, sizeof here) && strcmp(here, top) == 0);
+    report("skipping", nftw("walk", visit_some, 10, FTW_PHYS | FTW_ACTIONRETVAL));
+    report("one device", nftw(top, visit, 10, FTW_PHYS | FTW_MOUNT));
+    stop_at = 1;
+    int answer = nftw("walk", visit, 10, FTW_PHYS);
+    stop_at = visits = visited = order = 0;
+    report("stopped", answer);
+    chdir("walk/deep");
+    report("dots", nftw("..", visit, 10, FTW_PHYS));
+    chdir(top);
+    report("ftw", ftw("walk", visit_simply, 10));
+    /* From above: only what lies below `top` is counted. */
+    char above[5000];
+    snprintf(above, sizeof above, "%s/..", top);
+    glob_t found;
+    snprintf(here, sizeof here, "%s*/*/file-*9", top);
+    SAY("glob from above", glob(here, 0, NULL, &found));
+    printf("found %zu last %s\n", found.gl_pathc, strrchr(found.gl_pathv[found.gl_pathc - 1], '/'));
+    globfree(&found);
+    snprintf(here, sizeof here, "/*/*/%s/walk/deep/*1*", strrchr(top, '/') + 1);
+    SAY("glob of all", glob(here, GLOB_NOSORT, NULL, &found) != 0);
 }
 
 static void walks(const char *top) {
@@ -415,13 +572,13 @@ int main(int count, char **arguments) {
     if (!strcmp(part, "pointers")) pointers();
     else if (!strcmp(part, "counts")) counts();
     else if (!strcmp(part, "descriptors")) descriptors();
-    else if (!strcmp(part, "spawned")) spawned();
+    else if (!strcmp(part, "spawned")) spawned(arguments[1]);
     else if (!strcmp(part, "limits")) limits();
     else if (!strcmp(part, "locks")) locks();
     else if (!strcmp(part, "copies")) copies();
     else if (!strcmp(part, "mappings")) mappings();
     else if (!strcmp(part, "walks")) walks(arguments[1]);
-    else if (!strcmp(part, "tree_walk")) tree_walk();
+    else if (!strcmp(part, "tree_walk")) tree_walk(arguments[1]);
     else if (!strcmp(part, "threads")) threads();
     else return 3;
     return 0;

@@ -113,6 +113,11 @@ mod scripts {
             "rsync -a $S/ $D/one/ && rsync -a $D/one/ $T/two/ && rsync -a $D/one/ $D/three/; rsync -ain $S/ $D/one/; echo more >> $D/one/text; rsync -ai --no-t --no-D $D/one/ $T/two/ | sed 's/ .*//' | sort; rsync -a --inplace $S/ $D/one/; rsync -aS --delete $S/sub/ $D/three/; cd $D && rsync -a one/sub four && rsync -aR one/sub/deeper five; ls -A five/one; rsync -a $D/none $T/none 2> /dev/null; echo code $?; cd / && rsync -a ${D#/}/four $T/six",
         ),
         (
+            "programs and scripts in the mount",
+            &["env", "find", "xargs"],
+            "printf '#!/bin/sh\\necho \"$0 $# $1\"\\n' > $D/run; chmod +x $D/run; $D/run a b; cd $D; ./run; PATH=$D:$PATH run x; cp /bin/echo say; $D/say hello; ./say; PATH=$D say there; printf \"#! $D/run  one arg\\necho never\\n\" > chain; chmod +x chain; ./chain z; $D/chain; cp run no; chmod -x no; ./no; printf '#!/none\\n' > bad; chmod +x bad; ./bad 2> /dev/null; echo $?; ln -s $D/run $T/out; $T/out c; ln -s $T/out back; ./back d; rm $T/out back; env ./say e; env -i $D/say i; env -i PATH=$D say p; find . -name run -exec {} found \\;; echo z | xargs $D/run; sh -c 'exec ./run q'; (exec -a other ./say r); echo 'echo no line $1' > plain; chmod +x plain; ./plain s; env PATH=$D:$PATH plain t; mkdir dir; ./dir; ./none/x; timeout 5 ./run u; sh -c './run v; ./say w' | cat; rm chain",
+        ),
+        (
             "split, head, tail, wc",
             &["split", "head", "tail", "wc", "tee"],
             "cp $S/text $D/t; split -b 10000 $D/t $D/p-; cat $D/p-* | cmp - $S/text && echo same; head -c 100 $D/t; tail -c 100 $D/t; tail -n 3 $D/t; wc $D/t; tee $D/x $T/y < $D/t | md5sum; tac $D/t | md5sum; od -c $D/t | tail -2",
@@ -383,8 +388,19 @@ fn odd_corners_of_the_calls_behave_as_on_tmpfs() {
     let mut matrix = Matrix::new("edges");
     let folder = ScratchDirectory::new("/tmp", "programs");
     let Some(program) = compile("gcc", "edges.c", &["-O1", "-w", "-pthread"], folder.path()) else { return };
-    // Not served yet, and named so in docs/compatibility.md: spawned, limits, tree_walk.
-    let parts = ["pointers", "counts", "descriptors", "locks", "copies", "mappings", "walks", "threads"];
+    let parts = [
+        "pointers",
+        "counts",
+        "descriptors",
+        "locks",
+        "copies",
+        "mappings",
+        "walks",
+        "threads",
+        "spawned",
+        "limits",
+        "tree_walk",
+    ];
     for part in parts {
         matrix.run(part, "bash", &format!("{} \"$D\" {part}; echo code $?", program.display()));
     }

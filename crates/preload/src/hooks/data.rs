@@ -1,7 +1,7 @@
 //! Reading, writing, seeking.
 
 use crate::answer::{fail, give};
-use crate::{call, descriptors, user};
+use crate::{call, descriptors, limits, user};
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
 use lifeboat_fs::{Errno, OpenFile, Position, Result};
@@ -20,9 +20,9 @@ pub(super) fn read_one(file: OpenFile, buffer: *mut c_void, length: size_t, posi
 }
 
 /// Writes to one of our files.
-pub(super) fn write_one(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> Result<usize> {
-    let source = [user::source(buffer, length)];
-    call::writing(|file_system| file_system.write(file, &source, position))
+pub(crate) fn write_one(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> Result<usize> {
+    let piece = iovec { iov_base: buffer.cast_mut(), iov_len: length.min(user::LENGTH_MAX) };
+    limits::write(file, core::slice::from_ref(&piece), position)
 }
 
 fn read_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Position) -> Result<usize> {
@@ -32,9 +32,7 @@ fn read_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Pos
 }
 
 fn write_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Position) -> Result<usize> {
-    user::pieces(vector, count, |pieces| {
-        call::writing(|file_system| file_system.write(file, user::as_sources(pieces), position))
-    })
+    user::pieces(vector, count, |pieces| limits::write(file, pieces, position))
 }
 
 /// Where a call of the `v2` family works: -1 means the file's own offset.

@@ -69,6 +69,11 @@ pub(super) fn close_any(descriptor: c_int, theirs: impl FnOnce() -> c_int) -> c_
     }
 }
 
+/// Closes a descriptor, whosever it is.
+pub(crate) fn close_any_descriptor(descriptor: c_int) {
+    close_any(descriptor, || libc_function!(c"close", fn(c_int) -> c_int)(descriptor));
+}
+
 /// Runs `theirs` on each stretch of numbers between the descriptors that the region needs.
 fn close_between(first: c_uint, last: c_uint, theirs: impl Fn(c_uint, c_uint) -> c_int) -> c_int {
     let mut from = first;

@@ -2,7 +2,7 @@
 
 use crate::answer::{fail, give};
 use crate::opening::{Wish, open_anywhere, open_at};
-use crate::{call, covered, descriptors, directory, path, state, user};
+use crate::{call, covered, descriptors, directory, state, user};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
 use libc::{DIR, dirent64};
@@ -279,7 +279,8 @@ hooks! {
         on_error: *const c_void,
         result: *mut GlobResult,
     ) -> c_int, also glob64 {
-        if flags & GLOB_ALTDIRFUNC != 0 || path::surely_foreign(libc::AT_FDCWD, pattern) {
+        // A pattern may lead to the mount by a part that is still to be matched.
+        if flags & GLOB_ALTDIRFUNC != 0 || !state::configured() {
             return next(pattern, flags, on_error, result);
         }
         // libc walks with functions that it is given, when it is told to; ours serve both kinds of directory.

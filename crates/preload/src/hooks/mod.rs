@@ -7,6 +7,7 @@ mod credentials;
 mod data;
 mod descriptor;
 mod directories;
+mod execution;
 mod handlers;
 mod locks;
 mod memory;
@@ -17,7 +18,10 @@ mod space;
 mod stat;
 mod stdio;
 mod temporary;
+mod trees;
 mod whereabouts;
 mod xattr;
 
+pub(crate) use data::write_one;
+pub(crate) use descriptor::close_any_descriptor;
 pub(crate) use stat::stat_open;

@@ -1,12 +1,13 @@
 //! New processes and new programs: open files get second holders, and the next program must find the mount.
 
-use crate::answer::{self, give};
-use crate::environment::{self, Environment};
+use crate::answer;
+use crate::environment::Environment;
+use crate::programs::{Strings, Wish};
+use crate::spawning::Plan;
 use crate::{descriptors, programs, state, user, working_directory};
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
-
-type Strings = *const *const c_char;
+use lifeboat_fs::{Errno, Result};
 
 /// Another process is about to hold what this one has open.
 fn about_to_share() {
@@ -27,7 +28,7 @@ fn in_child(pid: pid_t) -> pid_t {
 /// is ours, the environment says so for that time.
 fn with_directory_in_environment<R>(start: impl FnOnce() -> R) -> R {
     let mut text = [0u8; user::PATH_MAX];
-    if !working_directory::to_hand_on(&mut text, b"") {
+    if !working_directory::to_hand_on(working_directory::current(), &mut text, b"") {
         return start();
     }
     // SAFETY: both are C strings; `setenv` and `unsetenv` are not hooked. A program that starts a shell while another
@@ -102,7 +103,9 @@ hooks! {
         arguments: Strings,
         variables: Strings,
     ) -> c_int {
-        spawn(path, variables, |path, variables| next(pid, path, actions, attributes, arguments, variables))
+        spawn(path, actions, arguments, variables, |path, actions, arguments, variables| {
+            next(pid, path, actions, attributes, arguments, variables)
+        })
     }
 
     fn posix_spawnp(
@@ -113,110 +116,91 @@ hooks! {
         arguments: Strings,
         variables: Strings,
     ) -> c_int {
-        spawn_found(file, variables, |file, variables| next(pid, file, actions, attributes, arguments, variables))
-    }
-
-    fn execve(path: *const c_char, arguments: Strings, variables: Strings) -> c_int {
-        execute(path, variables, |path, variables| next(path, arguments, variables))
-    }
-
-    fn execveat(directory: c_int, path: *const c_char, arguments: Strings, variables: Strings, flags: c_int) -> c_int {
-        let mut environment = Environment::new();
-        let variables = environment.complete(variables);
-        handing_on_locks(|| next(directory, path, arguments, variables, flags))
-    }
-
-    fn fexecve(descriptor: c_int, arguments: Strings, variables: Strings) -> c_int {
-        let mut environment = Environment::new();
-        let variables = environment.complete(variables);
-        handing_on_locks(|| next(descriptor, arguments, variables))
-    }
-
-    fn execvpe(file: *const c_char, arguments: Strings, variables: Strings) -> c_int {
-        execute_found(file, variables, |file, variables| next(file, arguments, variables))
-    }
-
-    fn execv(path: *const c_char, arguments: Strings) -> c_int {
-        if !state::configured() {
-            return next(path, arguments);
+        let start = |file, actions, arguments, variables| next(pid, file, actions, attributes, arguments, variables);
+        if programs::is_path(file) {
+            return spawn(file, actions, arguments, variables, start);
         }
-        let real = libc_function!(c"execve", fn(*const c_char, Strings, Strings) -> c_int);
-        execute(path, environment::current(), |path, variables| real(path, arguments, variables))
+        spawn_found(file, actions, arguments, variables, start)
     }
-
-    fn execvp(file: *const c_char, arguments: Strings) -> c_int {
-        if !state::configured() {
-            return next(file, arguments);
-        }
-        let real = libc_function!(c"execvpe", fn(*const c_char, Strings, Strings) -> c_int);
-        execute_found(file, environment::current(), |file, variables| real(file, arguments, variables))
-    }
-}
-
-/// Executes the file at a path, which may be one of ours, with an environment that leads to the mount.
-fn execute(path: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
-    if !state::configured() {
-        return start(path, variables);
-    }
-    let mut environment = Environment::new();
-    let variables = environment.complete(variables);
-    give(programs::with_program(path, false, |path| handing_on_locks(|| start(path, variables))))
-}
-
-/// Around an `exec`: the locks of this process wait for the next program, unless there is none.
-fn handing_on_locks(start: impl FnOnce() -> c_int) -> c_int {
-    let note = |begins| {
-        if state::attached() && !state::borrows_memory() {
-            // A lock that could not be noted ends with this program.
-            let _ = state::file_system().and_then(|file_system| file_system.hand_on_process_locks(begins));
-        }
-    };
-    note(true);
-    let answer = start();
-    note(false);
-    answer
-}
-
-/// As [`execute`], for a name that is looked for along `PATH` unless it has a slash.
-fn execute_found(file: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
-    if state::configured() && programs::is_path(file) {
-        return execute(file, variables, start);
-    }
-    let mut environment = Environment::new();
-    let variables = environment.complete(variables);
-    handing_on_locks(|| start(file, variables))
 }
 
 /// Starts the file at a path in a new process; answers the error's number, as `posix_spawn` does.
-fn spawn(path: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
-    about_to_share();
+fn spawn(
+    path: *const c_char,
+    actions: *const c_void,
+    arguments: Strings,
+    variables: Strings,
+    start: impl Fn(*const c_char, *const c_void, Strings, Strings) -> c_int,
+) -> c_int {
     if !state::configured() {
-        return start(path, variables);
+        return start(path, actions, arguments, variables);
     }
+    let plan = match Plan::new(actions) {
+        Ok(plan) => plan,
+        Err(error) => return error.raw_os_error(),
+    };
+    about_to_share();
     let mut environment = Environment::new();
-    let variables = environment.complete(variables);
-    // `posix_spawn` answers the error's number.
-    let start = |path| match start(path, variables) {
+    let variables = environment.complete_in(variables, plan.directory());
+    let start = |_, path, arguments| match start(path, plan.actions(actions), arguments, variables) {
         0 => 0,
         error => {
             answer::set_errno(error);
             -1
         }
     };
-    match programs::with_program(path, true, start) {
+    let mut joined = [0; user::PATH_MAX];
+    let wish = Wish::new(path, arguments, true);
+    let started = if plan.goes_elsewhere() && user::peek(path) != Some(b'/') {
+        match plan.directory() {
+            None => Ok(start(libc::AT_FDCWD, path, arguments)),
+            Some(directory) => join(directory, path, &mut joined)
+                .and_then(|()| programs::with_program(Wish { name: joined.as_ptr().cast(), ..wish }, start)),
+        }
+    } else {
+        programs::with_program(wish, start)
+    };
+    match started {
         Ok(0) => 0,
         Ok(_) => answer::errno(),
         Err(error) => error.raw_os_error(),
     }
 }
 
-/// As [`spawn`], for a name that is looked for along `PATH` unless it has a slash.
-fn spawn_found(file: *const c_char, variables: Strings, start: impl Fn(*const c_char, Strings) -> c_int) -> c_int {
-    if state::configured() && programs::is_path(file) {
-        return spawn(file, variables, start);
+/// Makes an absolute path of one that is relative to a directory of ours.
+fn join(directory: lifeboat_fs::InodeId, path: *const c_char, out: &mut [u8; user::PATH_MAX]) -> Result<()> {
+    let mut buffer = [0; user::PATH_MAX];
+    let path = user::path(path, &mut buffer)?;
+    let length = working_directory::absolute_path(directory, out)?;
+    let end = length + 1 + path.len();
+    out.get_mut(length..end + 1).ok_or(Errno::NAMETOOLONG)?[0] = b'/';
+    out[length + 1..end].copy_from_slice(path);
+    out[end] = 0;
+    Ok(())
+}
+
+/// As [`spawn`], for a name that is looked for along `PATH`.
+fn spawn_found(
+    file: *const c_char,
+    actions: *const c_void,
+    arguments: Strings,
+    variables: Strings,
+    start: impl Fn(*const c_char, *const c_void, Strings, Strings) -> c_int,
+) -> c_int {
+    if !state::configured() {
+        return start(file, actions, arguments, variables);
     }
+    let mut found = [0; user::PATH_MAX];
+    if programs::search(file, &mut found) {
+        return spawn(found.as_ptr().cast(), actions, arguments, variables, start);
+    }
+    let plan = match Plan::new(actions) {
+        Ok(plan) => plan,
+        Err(error) => return error.raw_os_error(),
+    };
     about_to_share();
-    start(file, Environment::new().complete(variables))
+    let mut environment = Environment::new();
+    start(file, plan.actions(actions), arguments, environment.complete_in(variables, plan.directory()))
 }
 
 /// What has to be done in the parent, because the child of `vfork` may change nothing; gives the address of libc's.

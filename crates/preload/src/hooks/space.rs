@@ -1,7 +1,7 @@
 //! Length, allocation, and making durable.
 
 use crate::answer::{give, number};
-use crate::{call, descriptors, path};
+use crate::{call, descriptors, limits, path, state};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{off_t, size_t};
 use lifeboat_fs::{Errno, LastLink, OpenFile, Result};
@@ -16,6 +16,9 @@ fn allocate(file: OpenFile, mode: c_int, offset: off_t, count: off_t) -> Result<
     let mode = u32::try_from(mode).map_err(|_| Errno::OPNOTSUPP)?;
     let offset = length(offset)?;
     let count = length(count).and_then(|count| if count == 0 { Err(Errno::INVAL) } else { Ok(count) })?;
+    if mode & libc::FALLOC_FL_PUNCH_HOLE as u32 == 0 {
+        limits::check_growth(file, offset.saturating_add(count))?;
+    }
     call::call(|file_system, _| file_system.allocate(file, mode, offset, count))
 }
 
@@ -28,7 +31,11 @@ hooks! {
         match descriptors::find(descriptor) {
             None => next(descriptor, to),
             Some(file) => {
-                give(length(to).and_then(|to| call::call(|file_system, _| file_system.truncate_open(file, to))))
+                let cut = |to| {
+                    limits::check_growth(file, to)?;
+                    call::call(|file_system, _| file_system.truncate_open(file, to))
+                };
+                give(length(to).and_then(cut))
             }
         }
     }
@@ -39,7 +46,11 @@ hooks! {
             name,
             LastLink::Follow,
             |_, name| next(name, to),
-            |file_system, who, inode| file_system.truncate(who, inode, length(to)?),
+            |file_system, who, inode| {
+                let to = length(to)?;
+                limits::check_growth_of(file_system, inode, to)?;
+                file_system.truncate(who, inode, to)
+            },
         )
     }
 
@@ -98,5 +109,28 @@ hooks! {
             None => next(descriptor),
             Some(file) => synchronise(file),
         }
+    }
+}
+
+/// Notes a limit that may have been changed for this process.
+fn limited(answer: c_int) -> c_int {
+    if answer == 0 && state::attached() && !state::borrows_memory() {
+        limits::note();
+    }
+    answer
+}
+
+hooks! {
+    fn setrlimit(resource: c_int, limit: *const libc::rlimit) -> c_int, also setrlimit64 {
+        limited(next(resource, limit))
+    }
+
+    fn prlimit(
+        process: libc::pid_t,
+        resource: c_int,
+        limit: *const libc::rlimit,
+        before: *mut libc::rlimit,
+    ) -> c_int, also prlimit64 {
+        limited(next(process, resource, limit, before))
     }
 }

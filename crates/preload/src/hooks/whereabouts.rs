@@ -1,20 +1,11 @@
 //! The working directory, and canonical paths.
 
 use crate::answer::{fail, give};
+use crate::spawning::check_directory;
 use crate::{call, descriptors, path, user, working_directory};
 use core::ffi::{c_char, c_int};
 use core::ptr::null_mut;
-use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, Result};
-
-/// Search permission.
-const MAY_SEARCH: u32 = 1;
-
-fn check_directory(file_system: &FileSystem, who: &Caller<'_>, inode: InodeId) -> Result<()> {
-    if file_system.stat(inode)?.mode & libc::S_IFMT != libc::S_IFDIR {
-        return Err(Errno::NOTDIR);
-    }
-    file_system.access(who, inode, MAY_SEARCH)
-}
+use lifeboat_fs::{Errno, InodeId, LastLink, Result};
 
 /// Notes that the kernel's working directory is the process's again.
 fn left(answer: c_int) -> c_int {
