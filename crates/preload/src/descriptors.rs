@@ -216,16 +216,16 @@ pub fn inherit_process_locks(file_system: &FileSystem) {
 }
 
 /// The descriptors that the region and this library keep open; -1 for one that is not.
-fn internal() -> [libc::c_int; 4] {
+fn internal() -> [libc::c_int; 5] {
     if !state::attached() {
-        return [-1; 4];
+        return [-1; 5];
     }
     match state::file_system() {
         Ok(file_system) => {
-            let [first, second, third] = file_system.region().own_descriptors();
-            [first, second, third, tags::folder_number()]
+            let [first, second, third, fourth] = file_system.region().own_descriptors();
+            [first, second, third, fourth, tags::folder_number()]
         }
-        Err(_) => [-1; 4],
+        Err(_) => [-1; 5],
     }
 }
 

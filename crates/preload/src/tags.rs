@@ -55,9 +55,17 @@ pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
     let kept = OFlags::from_bits_retain((flags & libc::O_CLOEXEC) as u32);
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-    let mode = Mode::RUSR | Mode::WUSR;
-    let flags = access | kept | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NOCTTY;
-    let tag = rustix::fs::openat(folder(), &name[..length], flags, mode)?;
+    let flags = access | kept | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let tag = match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            // For a process that gives up its user id, too: the folder's own parent keeps others out.
+            let mode = Mode::from_raw_mode(0o666);
+            let tag = rustix::fs::openat(folder(), &name[..length], flags | OFlags::CREATE, mode)?;
+            let _ = rustix::fs::fchmod(&tag, mode);
+            tag
+        }
+        tag => tag?,
+    };
     rustix::fs::seek(&tag, SeekFrom::Start(i64::MAX as u64))?;
     // A reaper that is just testing the tag holds it for a moment.
     retry(|| rustix::fs::flock(&tag, FlockOperation::LockShared))?;

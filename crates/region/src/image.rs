@@ -45,18 +45,27 @@ fn generation_of(word: u64) -> u16 {
 }
 
 fn lock_path(slot: u32, out: &mut [u8; 64]) -> usize {
-    process::decimal(b"images/", slot as u64, b"", out)
+    process::decimal(b"", slot as u64, b"", out)
 }
 
 fn open_lock_file(region: &Region, slot: u32, create: bool) -> Result<OwnedFd> {
     let mut path = [0; 64];
     let length = lock_path(slot, &mut path);
-    let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    if create {
-        flags |= OFlags::CREATE;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(region.images(), &path[..length], flags, Mode::empty()) {
+        Err(Errno::NOENT) if create => {
+            let file = rustix::fs::openat(region.images(), &path[..length], flags | OFlags::CREATE, SHARED_FILE)?;
+            // Whatever the program's mask; a file that somebody else has just made is as good.
+            let _ = rustix::fs::fchmod(&file, SHARED_FILE);
+            Ok(file)
+        }
+        opened => opened,
     }
-    rustix::fs::openat(region.directory(), &path[..length], flags, Mode::from_raw_mode(0o600))
 }
+
+/// Others can come to these files only through descriptors that a program of the owner's held when it gave up its user
+/// id: the directory above is the owner's alone.
+const SHARED_FILE: Mode = Mode::from_raw_mode(0o666);
 
 /// What a slot's words say of its holder.
 #[derive(Clone, Copy, Debug)]

@@ -269,6 +269,16 @@ fn base_path(base: Base<'_>) -> Result<PathText, PlaceError> {
 
 /// Opens a directory that must belong to the caller and be closed to all others.
 fn open_private_directory(parent: impl AsFd, name: &CStr, path: &PathText) -> Result<OwnedFd, PlaceError> {
+    open_own_directory(parent, name, path, refusal)
+}
+
+/// Opens a directory unless `refusal` says why not.
+fn open_own_directory(
+    parent: impl AsFd,
+    name: &CStr,
+    path: &PathText,
+    refusal: impl FnOnce(&Stat) -> Option<Refusal>,
+) -> Result<OwnedFd, PlaceError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Ok(directory) => directory,

@@ -33,6 +33,8 @@ pub struct Region {
     mapping: Mapping,
     superblock: Superblock,
     directory: OwnedFd,
+    /// Kept open: after a program has given up its user id, the way there is closed to it.
+    images: OwnedFd,
     file: OwnedFd,
     device: u64,
     inode: u64,
@@ -286,12 +288,15 @@ impl Region {
             return Err(AttachError::NotOurs);
         }
         let private = private_page().map_err(AttachError::Map)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let images = rustix::fs::openat(&directory, c"images", flags, Mode::empty()).map_err(AttachError::Open)?;
         // SAFETY: the caller hands the mapping over; on success it lives as long as the region.
         let mapping = unsafe { Mapping::new(mapping.base() as *mut u8, mapping.length()) };
         Ok(Region {
             mapping,
             superblock,
             directory,
+            images: out_of_the_way(images),
             file,
             device,
             inode,
@@ -317,17 +322,22 @@ impl Region {
         self.directory.as_fd()
     }
 
+    /// The directory of the images' lock files.
+    pub(crate) fn images(&self) -> BorrowedFd<'_> {
+        self.images.as_fd()
+    }
+
     /// The carrier's file, for mapping pieces of it.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Numbers of the descriptors that belong to this library and that programs must not close.
-    pub fn own_descriptors(&self) -> [i32; 3] {
+    pub fn own_descriptors(&self) -> [i32; 4] {
         use core::sync::atomic::Ordering;
         use rustix::fd::AsRawFd;
         let lock_file = self.private.lock_file.load(Ordering::Acquire) as i32 - 1;
-        [self.directory.as_raw_fd(), self.file.as_raw_fd(), lock_file]
+        [self.directory.as_raw_fd(), self.images.as_raw_fd(), self.file.as_raw_fd(), lock_file]
     }
 
     /// Device and inode number of the carrier's file.

@@ -12,7 +12,7 @@ use super::error::{PlaceError, ShownPath, failed};
 use super::mount::mount_tmpfs_like;
 use super::name::RegionName;
 use super::text::PathText;
-use super::{Base, base_path, open_private_directory};
+use super::{Base, Refusal, base_path, open_own_directory, open_private_directory};
 
 /// What holds the placeholders of open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,15 +76,17 @@ impl RegionDirectory {
 
     /// Makes `images/`.
     pub fn make_images(&self) -> Result<(), PlaceError> {
-        self.make(c"images")
+        self.make(c"images")?;
+        self.share(c"images")
     }
 
     /// Makes `tags/` and, where mounting is permitted, a full file system of one page over it.
     pub fn make_tags(&self) -> Result<Tags, PlaceError> {
         self.make(c"tags")?;
+        self.share(c"tags")?;
         let path = self.path.joined(b"tags");
         // One byte is rounded up to one page, whatever a page is here; inodes are not limited.
-        match mount_tmpfs_like(c"tmpfs", &path, c"size=1,mode=0700,nr_inodes=0", false) {
+        match mount_tmpfs_like(c"tmpfs", &path, c"size=1,mode=0777,nr_inodes=0", false) {
             Ok(()) => {}
             Err(errno) => return Ok(Tags::Plain(errno)),
         }
@@ -105,12 +107,12 @@ impl RegionDirectory {
 
     /// Opens `images/`.
     pub fn open_images(&self) -> Result<OwnedFd, PlaceError> {
-        self.open_inner(c"images")
+        self.open_shared(c"images")
     }
 
     /// Opens `tags/`.
     pub fn open_tags(&self) -> Result<OwnedFd, PlaceError> {
-        self.open_inner(c"tags")
+        self.open_shared(c"tags")
     }
 
     /// Deletes what a keeper that could not start has written.
@@ -192,6 +194,26 @@ impl RegionDirectory {
     fn make(&self, name: &CStr) -> Result<(), PlaceError> {
         rustix::fs::mkdirat(&self.directory, name, Mode::RWXU)
             .map_err(|errno| failed("make the directory", &self.path.joined(name.to_bytes()), errno))
+    }
+
+    /// Lets a program that holds the inner directory `name` open go on using it after it has given up its user id. The
+    /// directory above stays closed to others.
+    fn share(&self, name: &CStr) -> Result<(), PlaceError> {
+        let mode = Mode::from_raw_mode(0o777);
+        rustix::fs::chmodat(&self.directory, name, mode, AtFlags::empty())
+            .map_err(|errno| failed("open up", &self.path.joined(name.to_bytes()), errno))
+    }
+
+    /// Opens an inner directory of either kind.
+    pub(super) fn open_any(&self, name: &CStr) -> Result<OwnedFd, PlaceError> {
+        if name == c"memory" { self.open_inner(name) } else { self.open_shared(name) }
+    }
+
+    fn open_shared(&self, name: &CStr) -> Result<OwnedFd, PlaceError> {
+        open_own_directory(self.directory(), name, &self.path.joined(name.to_bytes()), |stat| {
+            let expected = rustix::process::geteuid().as_raw();
+            (stat.st_uid != expected).then_some(Refusal::Owner { found: stat.st_uid, expected })
+        })
     }
 
     fn open_inner(&self, name: &CStr) -> Result<OwnedFd, PlaceError> {

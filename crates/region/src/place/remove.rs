@@ -90,7 +90,7 @@ impl Place {
                 Err(errno) => return Err(failed("unmount", &path, errno).into()),
             }
         }
-        let directory = open_private_directory(region.directory(), name, &path)?;
+        let directory = region.open_any(name)?;
         empty(&directory, &path)?;
         match rustix::fs::unlinkat(region.directory(), name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
