@@ -1,5 +1,6 @@
 //! Where one way of copying gives way to the next, and a lid on the instructions used.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::Level;
@@ -19,4 +20,52 @@ pub static LEVEL_LIMIT: AtomicU8 = AtomicU8::new(u8::MAX);
 /// processor that slows down with wide registers. A limit above what the machine offers changes nothing.
 pub fn limit_level(limit: Option<Level>) {
     LEVEL_LIMIT.store(limit.map_or(u8::MAX, |level| level as u8), Ordering::Relaxed);
+}
+
+/// The environment variable by which all programs of the project are limited; they read it once, at their start.
+pub const LEVEL_KEY: &str = "LIFEBOAT_KERNELS";
+
+/// [`LEVEL_KEY`] has a value that is no level's name. Its `Display` is one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownLevel;
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{LEVEL_KEY} must be")?;
+        let last = Level::ALL.len() - 1;
+        for (place, level) in Level::ALL.into_iter().enumerate() {
+            let before = match place {
+                0 => "",
+                _ if place == last => " or",
+                _ => ",",
+            };
+            write!(out, "{before} {}", level.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for UnknownLevel {}
+
+/// Limits as the value of [`LEVEL_KEY`] says.
+///
+/// # Errors
+/// [`UnknownLevel`] when it is no level's name; nothing is changed then.
+pub fn limit_level_to(name: &[u8]) -> Result<(), UnknownLevel> {
+    let level = core::str::from_utf8(name).ok().and_then(Level::from_name).ok_or(UnknownLevel)?;
+    limit_level(Some(level));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_level_limits_nothing_and_is_said_in_one_line() {
+        assert_eq!(limit_level_to(b"avx"), Err(UnknownLevel));
+        assert_eq!(limit_level_to(b"\xff"), Err(UnknownLevel));
+        assert_eq!(LEVEL_LIMIT.load(Ordering::Relaxed), u8::MAX);
+        assert_eq!(UnknownLevel.to_string(), "LIFEBOAT_KERNELS must be scalar, avx2 or avx512");
+    }
 }

@@ -28,6 +28,7 @@ commands work on the region directly.";
 const AFTER: &str =
     "Region: --name, else the one of the surrounding `lifeboat exec` ($LIFEBOAT_REGION), else `default`.
 Mount prefix: --mount, else $LIFEBOAT_MOUNT, else /lifeboat for root and /tmp/lifeboat-UID for others.
+Instructions for copying and checksums: the best of the machine; $LIFEBOAT_KERNELS (scalar, avx2, avx512) limits them.
 
 Exit codes: 0 done; 1 the operation failed; 2 wrong command line; 3 the region is missing or was refused;
 126 the program of `exec` cannot be run; 127 it was not found; after that the program's own code.

@@ -21,10 +21,12 @@ mod size;
 mod target;
 mod users;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use arguments::Command;
 use failure::{Failure, OK};
+use lifeboat_kernels::tuning;
 
 fn main() -> ExitCode {
     match run() {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
+    limit_instructions()?;
     match &arguments::parse()?.command {
         Command::Region(command) => region_commands::run(command),
         Command::Exec(arguments) => exec::run(arguments),
@@ -57,4 +60,11 @@ fn run() -> Result<(), Failure> {
         Command::Documents(arguments) => documents::run(arguments),
         Command::Keeper(arguments) => keeper::run(arguments),
     }
+}
+
+/// As the environment says, once.
+fn limit_instructions() -> Result<(), Failure> {
+    let Some(value) = std::env::var_os(tuning::LEVEL_KEY) else { return Ok(()) };
+    tuning::limit_level_to(value.as_bytes())
+        .map_err(|error| Failure::usage(format_args!("{error}, not `{}`", failure::shown(value.as_bytes()))))
 }

@@ -297,6 +297,7 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
         ("files", format!("{}, room for {} more", report.inodes_used, report.inodes_free)),
         ("covered prefixes", or_none(report.covers)),
         ("attached", or_none(attached)),
+        ("kernels", lifeboat_kernels::level().name().into()),
     ];
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
     let mut out = out();

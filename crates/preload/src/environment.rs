@@ -1,15 +1,19 @@
-//! The variables that say which region and which mount, and how they are handed to programs that are executed.
+//! The variables that say which region, which mount and which instructions, and how they are handed to programs that are executed.
 
 use crate::{message, user, working_directory};
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use lifeboat_kernels::tuning;
 
 const REGION: &[u8] = b"LIFEBOAT_REGION=";
 const MOUNT: &[u8] = b"LIFEBOAT_MOUNT=";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 /// Carries a working directory below the mount to the next program, as a path below the mount.
 const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
+/// Which instructions may be used.
+const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
+const KERNELS_LONGEST: usize = 32;
 
 const TEXT_MAX: usize = user::PATH_MAX + 32;
 
@@ -51,6 +55,10 @@ impl Text {
         bytes.get(name.len()..length).unwrap_or_default()
     }
 
+    fn is_set(&self) -> bool {
+        self.length.load(Ordering::Acquire) != 0
+    }
+
     fn pointer(&self) -> *const c_char {
         self.bytes.get().cast()
     }
@@ -60,6 +68,7 @@ static REGION_TEXT: Text = Text::new();
 static MOUNT_TEXT: Text = Text::new();
 static PRELOAD_TEXT: Text = Text::new();
 static DIRECTORY_TEXT: Text = Text::new();
+static KERNELS_TEXT: Text = Text::new();
 
 /// What the environment says.
 pub enum Found {
@@ -114,6 +123,10 @@ pub fn read(environment: *const *const c_char) -> Found {
                 complete &= text.set(name, value);
             }
         }
+        if let Some(value) = value_of(variable, KERNELS) {
+            // No longer one means anything.
+            KERNELS_TEXT.set(KERNELS, &value[..value.len().min(KERNELS_LONGEST)]);
+        }
     });
     complete &= own_path().is_some_and(|path| PRELOAD_TEXT.set(PRELOAD, path));
     if region().is_empty() && mount().is_empty() {
@@ -129,6 +142,12 @@ pub fn read(environment: *const *const c_char) -> Found {
         return Found::Nothing;
     }
     MOUNT_TEXT.length.store(MOUNT.len() + trimmed, Ordering::Release);
+    let kernels = KERNELS_TEXT.value(KERNELS);
+    if KERNELS_TEXT.is_set()
+        && let Err(error) = tuning::limit_level_to(kernels)
+    {
+        message::say(format_args!("{error}, not '{}'; there is no limit", message::Shown(kernels)));
+    }
     Found::Mount
 }
 
@@ -182,6 +201,7 @@ struct Present {
     region: bool,
     mount: bool,
     directory: bool,
+    kernels: bool,
     /// Index of LD_PRELOAD.
     preload: Option<usize>,
     /// And it names this library.
@@ -210,8 +230,10 @@ impl Environment {
         }
         let present = examine(given);
         let directory = working_directory::to_hand_on(directory, &mut self.directory, DIRECTORY);
-        let complete = present.region && present.mount && present.own && !present.directory && !directory;
-        if complete || present.count + 5 > POINTERS_MAX {
+        let kernels = KERNELS_TEXT.is_set() && !present.kernels;
+        let changes = kernels || present.directory || directory;
+        let complete = present.region && present.mount && present.own && !changes;
+        if complete || present.count + 6 > POINTERS_MAX {
             return given;
         }
         let mut used = 0;
@@ -230,6 +252,7 @@ impl Environment {
             (!present.region).then(|| REGION_TEXT.pointer()),
             (!present.mount).then(|| MOUNT_TEXT.pointer()),
             preload,
+            kernels.then(|| KERNELS_TEXT.pointer()),
             directory.then(|| self.directory.as_ptr().cast()),
         ];
         for pointer in ours.into_iter().flatten() {
@@ -273,6 +296,7 @@ fn examine(given: *const *const c_char) -> Present {
         present.region |= begins(variable, REGION);
         present.mount |= begins(variable, MOUNT);
         present.directory |= begins(variable, DIRECTORY);
+        present.kernels |= begins(variable, KERNELS);
         if begins(variable, PRELOAD) {
             present.preload = Some(present.count);
             // SAFETY: a C string, as above.

@@ -32,6 +32,7 @@ mod environment;
 mod faults;
 mod hooks;
 mod identity;
+mod kernels;
 mod limits;
 mod mappings;
 mod message;

@@ -116,6 +116,12 @@ impl Role {
         self
     }
 
+    /// Takes a variable away that this process has.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Starts it.
     pub fn spawn(self) -> Process {
         Process::start(self.command, &self.name)

@@ -2,14 +2,15 @@
 
 use crate::volume::User;
 use lifeboat_fs::FileSystem;
+use lifeboat_kernels::{Level, tuning};
 use lifeboat_region::{FormatOptions, Region};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
 
 /// The name that everything made by this test run carries: the same in its child processes.
 pub fn tag() -> &'static str {
@@ -137,8 +138,21 @@ impl ScratchRegion {
     }
 }
 
+/// Limits this process to the instructions that the environment allows, as the programs under test do; gives the level
+/// in use.
+pub fn limit_kernels() -> Level {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        if let Some(value) = std::env::var_os(tuning::LEVEL_KEY) {
+            tuning::limit_level_to(value.as_bytes()).expect("the name of a level");
+        }
+    });
+    lifeboat_kernels::level()
+}
+
 /// Attaches the region in this directory, with its mount at [`PREFIX`]. The error is one line of text.
 pub fn attach(directory: &Path) -> Result<FileSystem, String> {
+    limit_kernels();
     let region = Region::attach(directory.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     FileSystem::attach(region, PREFIX.as_bytes()).map_err(|error| format!("no file system: {error}"))
 }
