@@ -100,6 +100,8 @@ fn set_times(
 fn set_times_open(file: OpenFile, times: Result<Times>) -> c_int {
     match times {
         Err(error) => fail(error),
+        // The kernel does not look at the descriptor when there is nothing to set.
+        Ok((NewTime::Keep, NewTime::Keep)) => 0,
         Ok((accessed, modified)) => {
             on_open_for_use(file, |file_system, who, inode| file_system.set_times(who, inode, accessed, modified))
         }

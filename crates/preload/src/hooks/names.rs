@@ -4,7 +4,7 @@ use crate::answer::{fail, give};
 use crate::path::{self, Buffer, Place};
 use crate::{call, covered, user};
 use core::ffi::{c_char, c_int, c_uint};
-use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, Result};
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, PATH_LONGEST, Result};
 
 /// One of the two paths of a call.
 #[derive(Clone, Copy)]
@@ -26,6 +26,19 @@ fn locate_end<'a>(given: PathAt, buffer: &'a mut Buffer) -> Result<Option<End<'a
 
 fn entered_end<'a>(given: PathAt, last: LastLink, buffer: &'a mut Buffer) -> Option<End<'a>> {
     covered::entered(given.0, given.1, last, buffer).map(|(start, path)| End { start, path })
+}
+
+/// Stands for a path that no file system needs to look at.
+static TOO_LONG: [u8; PATH_LONGEST + 1] = [b'/'; PATH_LONGEST + 1];
+
+/// Why no file system can look at a path.
+fn wrong_with(path: *const c_char) -> Option<Errno> {
+    user::path(path, &mut [0; user::PATH_MAX]).err()
+}
+
+/// For a new name that is not ours.
+fn not_ours(_: c_int, path: *const c_char) -> c_int {
+    fail(wrong_with(path).unwrap_or(Errno::XDEV))
 }
 
 /// Runs `ours` when both paths lie below the mount, `theirs` when both lead elsewhere; EXDEV between the two.
@@ -56,6 +69,14 @@ fn on_pair(
     let asked = (first.is_some(), second.is_some());
     let first = first.or_else(|| entered_end(old, last, &mut first_entered));
     let second = second.or_else(|| entered_end(new, LastLink::Keep, &mut second_entered));
+    if let (Some(from), None) = (first, second)
+        && let Some(error) = wrong_with(new.1)
+    {
+        // What is wrong with the first path comes before that the second is too long or cannot be read.
+        let unusable = (from.start, &TOO_LONG[..]);
+        let result = call::call(|file_system, who| ours(file_system, who, (from.start, from.path), unusable));
+        return give(result.map_err(|found| if found == Errno::NAMETOOLONG { error } else { found }));
+    }
     let (Some(from), Some(to)) = (first, second) else {
         return match (first.is_some(), second.is_some()) {
             (false, false) => -1,
@@ -119,12 +140,9 @@ fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, P
 
 fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
     if let Some(file) = super::stat::meant_by_empty_path(old.0, old.1, flags) {
-        return path::on_name(
-            new.0,
-            new.1,
-            |_, _| fail(Errno::XDEV),
-            |file_system, who, start, name| file_system.link(who, file_system.inode_of(file)?, start, name),
-        );
+        return path::on_name(new.0, new.1, not_ours, |file_system, who, start, name| {
+            file_system.link(who, file_system.inode_of(file)?, start, name)
+        });
     }
     if both_foreign(old, new) {
         let answer = theirs(old, new);
@@ -149,12 +167,9 @@ fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, Path
 fn link_descriptor(old: PathAt, new: PathAt) -> Option<c_int> {
     let mut buffer = [0; user::PATH_MAX];
     let Place::Descriptor(file) = path::locate(old.0, old.1, &mut buffer) else { return None };
-    Some(path::on_name(
-        new.0,
-        new.1,
-        |_, _| fail(Errno::XDEV),
-        |file_system, who, start, name| file_system.link(who, file_system.inode_of(file)?, start, name),
-    ))
+    Some(path::on_name(new.0, new.1, not_ours, |file_system, who, start, name| {
+        file_system.link(who, file_system.inode_of(file)?, start, name)
+    }))
 }
 
 /// Copies a symbolic link's target, which is ours to read.
