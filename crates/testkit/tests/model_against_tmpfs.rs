@@ -40,6 +40,7 @@ fn entry_of_child_processes() {
         ("sequences in the mount", sequences_in_the_mount),
         ("sequences on tmpfs itself", sequences_on_tmpfs_itself),
         ("scenarios", scenarios),
+        ("scenarios in the mount", scenarios_in_the_mount),
     ]);
 }
 
@@ -82,6 +83,17 @@ fn directed_sequences_answer_as_on_tmpfs() {
     let kernel = ScratchDirectory::on_tmpfs("scenario");
     Role::new("scenarios")
         .with("REGION", region.path().display())
+        .with("KERNEL", kernel.path().display())
+        .run(Duration::from_secs(60));
+}
+
+#[test]
+fn directed_sequences_of_an_unmodified_program_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let mounted = Mounted::new("scenario-mount", "64MiB");
+    let kernel = ScratchDirectory::on_tmpfs("scenario-mount");
+    Role::below(mounted.exec(), "scenarios in the mount")
+        .with("MOUNT", mounted.prefix().display())
         .with("KERNEL", kernel.path().display())
         .run(Duration::from_secs(60));
 }
@@ -270,6 +282,21 @@ fn scenarios() {
             let mut theirs = KernelVolume::over(&kernel_top(&kernel, number), is_root()).expect("their directory");
             scenario::far_places(&ours);
             scenario::far_places(&theirs);
+            let (ours, theirs) = (play(name, &mut ours), play(name, &mut theirs));
+            ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Without those that change the user in the middle.
+fn scenarios_in_the_mount() {
+    let (mount, kernel) = (path("MOUNT"), path("KERNEL"));
+    let names = SCENARIOS.iter().filter(|name| **name != SET_ID_BITS).enumerate();
+    let differences: Vec<String> = names
+        .filter_map(|(number, name)| {
+            let mut ours = KernelVolume::over(&kernel_top(&mount, number), false).expect("our directory");
+            let mut theirs = KernelVolume::over(&kernel_top(&kernel, number), false).expect("their directory");
             let (ours, theirs) = (play(name, &mut ours), play(name, &mut theirs));
             ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
         })
