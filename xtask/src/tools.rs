@@ -42,6 +42,8 @@ const TOOLS: &[Tool] = &[
     tool("gzip", "gzip", "runs unmodified under interception", &[Purpose::Test]),
     tool("dash", "dash", "runs unmodified under interception", &[Purpose::Test]),
     tool("bash", "bash", "runs unmodified under interception", &[Purpose::Test]),
+    tool("fusermount3", "fuse3", "mounts regions for ordinary users", &[Purpose::Test]),
+    tool("go", "golang-go", "compiles a test program without libc", &[Purpose::Test]),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),
     tool("mpicc.mpich", "libmpich-dev", "compiles the solvers", &[Purpose::Demo]),
     tool("mpiexec.openmpi", "openmpi-bin", "runs LAMMPS", &[Purpose::Lammps]),

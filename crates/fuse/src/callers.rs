@@ -1,5 +1,12 @@
 //! Supplementary groups of a process, which the kernel's requests do not carry.
 
+use fuser::Request;
+
+/// Whether the caller is in the group, as far as `/proc` shows.
+pub(crate) fn is_in_group(request: &Request, group: u32) -> bool {
+    request.gid() == group || Groups::of(request.pid()).as_slice().contains(&group)
+}
+
 /// The groups of one caller.
 #[derive(Debug)]
 pub(crate) struct Groups(Vec<u32>);

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod callers;
+mod change;
 mod device;
 mod error;
 mod names;

@@ -2,8 +2,8 @@
 
 use crate::attributes::kind;
 use crate::service::{CHECKED_ROOT, Service, errno};
-use fuser::{INodeNo, ReplyDirectory, WriteFlags};
-use lifeboat_fs::{InodeId, OpenFile, Position, Result, UserSource, UserTarget};
+use fuser::{INodeNo, ReplyDirectory, Request, WriteFlags};
+use lifeboat_fs::{OpenFile, Position, Result, UserSource, UserTarget};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -66,40 +66,23 @@ impl Service {
 
     pub(crate) fn write_from(
         &self,
+        request: &Request,
         number: u64,
         file: OpenFile,
         offset: u64,
         data: &[u8],
-        how: WriteFlags,
-        flags: i32,
+        how: (WriteFlags, i32),
     ) -> Result<usize> {
+        let (how, flags) = how;
         // What comes from the page cache was written through a mapping and belongs to its place.
         let appends = flags & libc::O_APPEND != 0 && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let to = if appends { self.appending(file)? } else { file };
         let source = [UserSource::from_slice(data)];
         let count = self.with_patience(|| self.files.write(to, &source, Position::At(offset)))?;
         if how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            self.drop_set_ids(self.nodes.find(number)?)?;
+            self.drop_set_ids_of_writer(request, self.nodes.find(number)?)?;
         }
         Ok(count)
-    }
-
-    /// Set-id bits do not survive a write by somebody who may not set them; the kernel says when.
-    fn drop_set_ids(&self, id: InodeId) -> Result<()> {
-        let mode = self.files.stat(id)?.mode;
-        let mut kept = mode & !libc::S_ISUID;
-        if mode & libc::S_IXGRP != 0 {
-            kept &= !libc::S_ISGID;
-        }
-        if kept == mode { Ok(()) } else { self.files.chmod(&CHECKED_ROOT, id, kept & 0o7777) }
-    }
-
-    /// Sets a size: through an open file (`ftruncate`), which always changes times, or by name.
-    pub(crate) fn resize(&self, id: InodeId, file: Option<OpenFile>, size: u64) -> Result<()> {
-        match file {
-            Some(file) => self.files.truncate_open(file, size),
-            None => self.files.truncate(&CHECKED_ROOT, id, size),
-        }
     }
 
     /// Fills a listing from the entry at cookie `from` on.

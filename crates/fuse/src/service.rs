@@ -5,6 +5,7 @@
 //! capabilities, exactly as it does on tmpfs. What arrives here is allowed already.
 
 use crate::attributes::{BLOCK_SIZE, new_time, to_kernel};
+use crate::change::Change;
 use crate::nodes::Nodes;
 use crate::open_files::OpenFiles;
 use fuser::{
@@ -140,7 +141,7 @@ impl Filesystem for Service {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -156,19 +157,8 @@ impl Filesystem for Service {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let done = self.nodes.find(ino.0).and_then(|id| {
-            if uid.is_some() || gid.is_some() {
-                self.files.chown(&CHECKED_ROOT, id, uid, gid)?;
-            }
-            if let Some(size) = size {
-                self.resize(id, handle.map(slot), size)?;
-            }
-            if let Some(mode) = mode {
-                self.files.chmod(&CHECKED_ROOT, id, mode)?;
-            }
-            let (accessed, modified) = (new_time(accessed), new_time(modified));
-            self.files.set_times(&CHECKED_ROOT, id, accessed, modified)
-        });
+        let new = Change { mode, uid, gid, size, accessed: new_time(accessed), modified: new_time(modified) };
+        let done = self.nodes.find(ino.0).and_then(|id| self.change(request, id, handle.map(slot), &new));
         match done {
             Ok(()) => self.answer_attributes(ino, reply),
             Err(error) => reply.error(errno(error)),
@@ -240,8 +230,15 @@ impl Filesystem for Service {
         answer_empty(self.rename_names(old, new, flags.bits()), reply);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.nodes.find(ino.0).and_then(|id| self.open_known(id, flags.0)) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = self.nodes.find(ino.0).and_then(|id| {
+            let file = self.open_known(id, flags.0)?;
+            if flags.0 & libc::O_TRUNC != 0 {
+                self.lose_set_ids(request, id)?;
+            }
+            Ok(file)
+        });
+        match opened {
             Ok(file) => reply.opened(handle(file), FopenFlags::FOPEN_DIRECT_IO),
             Err(error) => reply.error(errno(error)),
         }
@@ -286,7 +283,7 @@ impl Filesystem for Service {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         file: FileHandle,
         offset: u64,
@@ -296,7 +293,7 @@ impl Filesystem for Service {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        answer_count(self.write_from(ino.0, slot(file), offset, data, write_flags, flags.0), reply);
+        answer_count(self.write_from(request, ino.0, slot(file), offset, data, (write_flags, flags.0)), reply);
     }
 
     fn release(
@@ -342,8 +339,8 @@ impl Filesystem for Service {
 
     fn fallocate(
         &self,
-        _: &Request,
-        _: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         file: FileHandle,
         offset: u64,
         length: u64,
@@ -351,6 +348,7 @@ impl Filesystem for Service {
         reply: ReplyEmpty,
     ) {
         let done = self.with_patience(|| self.files.allocate(slot(file), mode as u32, offset, length));
+        let done = done.and_then(|()| self.lose_set_ids(request, self.nodes.find(ino.0)?));
         answer_empty(done, reply);
     }
 

@@ -16,6 +16,7 @@ use crate::arguments::{ExecArguments, RegionArguments};
 use crate::create::create;
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, io_reason, shown};
 use crate::mount::Prefix;
+use crate::mounting::is_mounted_at;
 use crate::output::{say, size};
 use crate::program::{self, Blind};
 use crate::target::{attach, base, default_name};
@@ -39,7 +40,9 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
         say(format_args!("region `{name}` exists with {}: --size is for new regions only", size(found)));
     }
     cover(&place, &directory, &prefix)?;
-    warn_if_blind(&arguments.command[0]);
+    if !is_mounted_at(&directory, Path::new(OsStr::from_bytes(prefix.as_bytes()))) {
+        warn_if_blind(&arguments.command[0]);
+    }
     let mut command = Command::new(&arguments.command[0]);
     command.args(&arguments.command[1..]);
     command.env("LIFEBOAT_REGION", OsStr::from_bytes(directory.path().as_bytes()));
@@ -63,7 +66,10 @@ fn warn_if_blind(program: &OsStr) {
         Blind::Static => "is linked statically",
         Blind::Privileged => "runs with rights of its own (set-uid)",
     };
-    say(format_args!("`{}` {why}: it does not see the files of the region", shown(program.as_bytes())));
+    say(format_args!(
+        "`{}` {why}: it does not see the files of the region (`lifeboat mount` shows them to all programs)",
+        shown(program.as_bytes())
+    ));
 }
 
 /// The region to use, which need not exist: the named one, else that of a surrounding `exec`, else the default.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use lifeboat_fs::FileSystem;
@@ -15,7 +15,7 @@ use lifeboat_fuse::{MountError, UnmountError, UnmountMode};
 use lifeboat_region::place::RegionDirectory;
 
 use crate::arguments::{MountArguments, ServeMountArguments, UnmountArguments};
-use crate::failure::{Failure, io_reason, reason};
+use crate::failure::{Failure, io_reason, reason, shown};
 use crate::mount::Prefix;
 use crate::output::say;
 use crate::target::{attach, region_directory};
@@ -116,6 +116,47 @@ pub fn unmount(arguments: &UnmountArguments) -> Result<(), Failure> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Where the region is mounted at this moment, by a living process or a dead one.
+pub fn mounts_of(directory: &RegionDirectory) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // A list that cannot be read is no reason to hide the rest of what is said about a region.
+    let _ = directory.for_each_mount(&mut |note| {
+        found.push(PathBuf::from(OsStr::from_bytes(note.prefix)));
+        true
+    });
+    found.retain(|at| is_mounted_at(directory, at));
+    found
+}
+
+/// Whether it is this region that is mounted there.
+pub fn is_mounted_at(directory: &RegionDirectory, at: &Path) -> bool {
+    lifeboat_fuse::mounted_at(at)
+        .is_some_and(|mounted| mounted.region.as_os_str().as_bytes() == directory.path().as_bytes())
+}
+
+/// Before a region is removed: dead mounts are cleared away; living ones too with `force`, else they are a reason not to.
+pub fn undo_mounts(directory: &RegionDirectory, force: bool) -> Result<(), Failure> {
+    for at in mounts_of(directory) {
+        let is_dead = rustix::fs::statfs(at.as_os_str().as_bytes()).err() == Some(lifeboat_fs::Errno::NOTCONN);
+        if !force && !is_dead {
+            let (name, at) = (directory.name(), shown(at.as_os_str().as_bytes()));
+            return Err(Failure::operation(format_args!(
+                "region `{name}` is mounted at {at}: `lifeboat unmount {at}` first, or --force"
+            )));
+        }
+        let undone = match lifeboat_fuse::unmount(&at, UnmountMode::KeepUsed) {
+            Err(UnmountError::Busy { .. }) if force => lifeboat_fuse::unmount(&at, UnmountMode::Lazily),
+            other => other,
+        };
+        match undone {
+            // Whoever still uses it keeps the memory until he is done.
+            Ok(()) | Err(UnmountError::StillServed { .. } | UnmountError::NotMounted { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 impl From<MountError> for Failure {

@@ -18,6 +18,7 @@ use crate::arguments::{
 use crate::create::create;
 use crate::failure::{Failure, reason};
 use crate::keeper;
+use crate::mounting::{mounts_of, undo_mounts};
 use crate::output::{json, out, say, size, table, time};
 use crate::target::{attach, attach_file, base, region_directory};
 use crate::users::{is_inode_mapped_by_others, is_mapped_by_others};
@@ -258,6 +259,8 @@ struct RegionReport {
     inodes_used: u64,
     inodes_free: u64,
     covers: Vec<String>,
+    /// Where it is mounted for the kernel.
+    mounts: Vec<String>,
     attached: Vec<AttachedProcess>,
 }
 
@@ -296,6 +299,7 @@ fn info(arguments: &OneRegionArguments) -> Result<(), Failure> {
         ("space", format!("{} free of {}", size(report.bytes_free), size(report.bytes_total))),
         ("files", format!("{}, room for {} more", report.inodes_used, report.inodes_free)),
         ("covered prefixes", or_none(report.covers)),
+        ("mounted at", or_none(report.mounts)),
         ("attached", or_none(attached)),
         ("kernels", lifeboat_kernels::level().name().into()),
     ];
@@ -323,6 +327,7 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
         true
     })?;
     covers.reverse();
+    let mounts = mounts_of(directory).iter().map(|at| at.to_string_lossy().into_owned()).collect();
     Ok(RegionReport {
         name: directory.name().to_string(),
         path: directory.path().to_string(),
@@ -342,6 +347,7 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
         inodes_used: usage.inodes_used,
         inodes_free: usage.inodes_free,
         covers,
+        mounts,
         attached,
     })
 }
@@ -442,6 +448,7 @@ fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
+    undo_mounts(&place.open_region(name)?, arguments.force)?;
     let mode = if arguments.force { RemoveMode::Force } else { RemoveMode::KeepUsed };
     place.remove(name, mode, &mut is_in_use_for_long)?;
     Ok(())

@@ -10,6 +10,7 @@
 
 use lifeboat_testkit::child::{self, Role, number, setting};
 use lifeboat_testkit::command::Mounted;
+use lifeboat_testkit::fuse_mount::FuseMounted;
 use lifeboat_testkit::model::checks;
 use lifeboat_testkit::model::scenario::{self, Transcript};
 use lifeboat_testkit::model::{Difference, Op, Pair, Taste, compare, operations, remove_all, smallest, walk};
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 /// A place below the top, so that `..` in a random path stays inside.
 const DEEP: &str = "1/2/3/4";
-const SCENARIOS: [&str; 5] = ["times", "limits", "places", "order of checks", SET_ID_BITS];
+const SCENARIOS: [&str; 6] = ["times", "limits", "places", "nameless", "order of checks", SET_ID_BITS];
 /// Takes root on the kernel's side.
 const SET_ID_BITS: &str = "set-id bits";
 const COMPARE_EVERY: usize = 40;
@@ -38,9 +39,11 @@ fn entry_of_child_processes() {
     child::enter(&[
         ("sequences in the region", sequences_in_the_region),
         ("sequences in the mount", sequences_in_the_mount),
+        ("sequences in the kernel's mount", sequences_in_the_kernels_mount),
         ("sequences on tmpfs itself", sequences_on_tmpfs_itself),
         ("scenarios", scenarios),
         ("scenarios in the mount", scenarios_in_the_mount),
+        ("scenarios in the kernel's mount", scenarios_in_the_kernels_mount),
     ]);
 }
 
@@ -77,6 +80,22 @@ fn random_operations_of_an_unmodified_program_answer_as_on_tmpfs() {
 }
 
 #[test]
+fn random_operations_through_the_kernel_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let (sequences, limit) = if report::full() { (300, 1200) } else { (16, 120) };
+    let Some(mounted) = FuseMounted::new("model-fuse", "96MiB") else { return };
+    let kernel = ScratchDirectory::on_tmpfs("model-fuse");
+    let first = seed(4711);
+    let reports = Role::new("sequences in the kernel's mount")
+        .with("MOUNT", mounted.at().display())
+        .with("KERNEL", kernel.path().display())
+        .with("SEED", first)
+        .with("SEQUENCES", sequences)
+        .run(Duration::from_secs(limit));
+    report::note("model through the kernel's mount", &format!("seed {first}: {}", reports.join("; ")));
+}
+
+#[test]
 fn directed_sequences_answer_as_on_tmpfs() {
     let _nothing_left = NoResidue::begin();
     let region = ScratchRegion::new("scenario", 64 * MIB);
@@ -94,6 +113,17 @@ fn directed_sequences_of_an_unmodified_program_answer_as_on_tmpfs() {
     let kernel = ScratchDirectory::on_tmpfs("scenario-mount");
     Role::below(mounted.exec(), "scenarios in the mount")
         .with("MOUNT", mounted.prefix().display())
+        .with("KERNEL", kernel.path().display())
+        .run(Duration::from_secs(60));
+}
+
+#[test]
+fn directed_sequences_through_the_kernel_answer_as_on_tmpfs() {
+    let _nothing_left = NoResidue::begin();
+    let Some(mounted) = FuseMounted::new("scenario-fuse", "64MiB") else { return };
+    let kernel = ScratchDirectory::on_tmpfs("scenario-fuse");
+    Role::new("scenarios in the kernel's mount")
+        .with("MOUNT", mounted.at().display())
         .with("KERNEL", kernel.path().display())
         .run(Duration::from_secs(60));
 }
@@ -121,14 +151,19 @@ fn taste(several_users: bool) -> Taste {
     Taste { several_users, sticky: sticky || !several_users, ..Taste::default() }
 }
 
+/// What the kernel's mount can do: nobody tells it of `O_TMPFILE` (docs/compatibility.md).
+fn taste_of_the_kernels_mount() -> Taste {
+    Taste { nameless: false, ..taste(is_root()) }
+}
+
 /// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest lists that still differ: one for
 /// each kind of difference, so that one run tells much.
-fn sequences(several_users: bool, mut once: impl FnMut(&[Op]) -> Result<usize, Difference>) {
+fn sequences(taste: Taste, mut once: impl FnMut(&[Op]) -> Result<usize, Difference>) {
     let (first, count) = (number("SEED"), number("SEQUENCES"));
     let (mut executed, mut failures) = (0, BTreeMap::new());
     let end = Instant::now() + TIME_FOR_FAILURES;
     for seed in (0..count).map(|sequence| first.wrapping_add(sequence)) {
-        let list = operations(&mut Random::new(seed), taste(several_users), 600);
+        let list = operations(&mut Random::new(seed), taste, 600);
         match once(&list) {
             Ok(done) => executed += done,
             Err(difference) => {
@@ -196,7 +231,7 @@ fn sequences_in_the_region() {
     whole.chmod(None, b".", 0o777).expect("our directory's rights");
     let used = files.usage().inodes_used;
     let mut next = 0;
-    sequences(is_root(), |list| {
+    sequences(taste(is_root()), |list| {
         next += 1;
         let top = region_top(&whole, next);
         let mut ours = RegionVolume::over(&files, top.as_bytes()).expect("our directory");
@@ -225,13 +260,13 @@ fn empty(directory: &Path) -> std::io::Result<()> {
     remove_all(&volume, b"").map_err(std::io::Error::from_raw_os_error)
 }
 
-fn sequences_of_kernels(ours: &Path, theirs: &Path) {
-    let mut next = 0;
-    sequences(false, |list| {
+fn sequences_of_kernels(ours: &Path, theirs: &Path, taste: Taste) {
+    let (mut next, several_users) = (0, taste.several_users);
+    sequences(taste, |list| {
         next += 1;
-        let mut one = KernelVolume::over(&kernel_top(ours, next), false).expect("a directory");
-        let mut other = KernelVolume::over(&kernel_top(theirs, next), false).expect("a directory");
-        let mut pair = Pair::new(&mut one, &mut other, Taste::default().slots, false);
+        let mut one = KernelVolume::over(&kernel_top(ours, next), several_users).expect("a directory");
+        let mut other = KernelVolume::over(&kernel_top(theirs, next), several_users).expect("a directory");
+        let mut pair = Pair::new(&mut one, &mut other, Taste::default().slots, several_users);
         pair.run(list, COMPARE_EVERY)?;
         let executed = pair.executed;
         empty(ours).and_then(|()| empty(theirs)).expect("remove all");
@@ -240,7 +275,11 @@ fn sequences_of_kernels(ours: &Path, theirs: &Path) {
 }
 
 fn sequences_in_the_mount() {
-    sequences_of_kernels(&path("MOUNT"), &path("KERNEL"));
+    sequences_of_kernels(&path("MOUNT"), &path("KERNEL"), taste(false));
+}
+
+fn sequences_in_the_kernels_mount() {
+    sequences_of_kernels(&path("MOUNT"), &path("KERNEL"), taste_of_the_kernels_mount());
 }
 
 fn sequences_on_tmpfs_itself() {
@@ -304,6 +343,22 @@ fn scenarios_in_the_mount() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+fn scenarios_in_the_kernels_mount() {
+    let (mount, kernel) = (path("MOUNT"), path("KERNEL"));
+    let possible = SCENARIOS.iter().filter(|name| **name != "nameless" || taste_of_the_kernels_mount().nameless);
+    let differences: Vec<String> = (possible.enumerate())
+        .filter_map(|(number, name)| {
+            let mut ours = KernelVolume::over(&kernel_top(&mount, number), is_root()).expect("our directory");
+            let mut theirs = KernelVolume::over(&kernel_top(&kernel, number), is_root()).expect("their directory");
+            scenario::far_places(&ours);
+            scenario::far_places(&theirs);
+            let (ours, theirs) = (play(name, &mut ours), play(name, &mut theirs));
+            ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
 fn play<V: Volume>(name: &str, volume: &mut V) -> Transcript {
     let mut said = Transcript::default();
     match name {
@@ -312,6 +367,7 @@ fn play<V: Volume>(name: &str, volume: &mut V) -> Transcript {
         SET_ID_BITS => {}
         "times" => scenario::times(volume, &mut said),
         "limits" => scenario::limits(volume, &mut said),
+        "nameless" => scenario::nameless(volume, &mut said),
         _ => scenario::places(volume, &mut said),
     }
     said

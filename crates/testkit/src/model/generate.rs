@@ -15,11 +15,13 @@ pub struct Taste {
     pub slots: usize,
     /// Directories in which everyone may write but only owners remove.
     pub sticky: bool,
+    /// Files that are opened without ever having a name (`O_TMPFILE`).
+    pub nameless: bool,
 }
 
 impl Default for Taste {
     fn default() -> Self {
-        Self { several_users: false, largest: 400 << 10, slots: 6, sticky: true }
+        Self { several_users: false, largest: 400 << 10, slots: 6, sticky: true, nameless: true }
     }
 }
 
@@ -172,7 +174,7 @@ impl Maker<'_> {
             flags &= !libc::O_EXCL;
         }
         let mut path = self.path();
-        if self.random.chance(4) {
+        if self.random.chance(4) && self.taste.nameless {
             flags = self.random.pick(&[libc::O_WRONLY, libc::O_RDWR, libc::O_RDWR, libc::O_RDONLY])
                 | libc::O_TMPFILE
                 | self.random.pick(&[0, 0, libc::O_EXCL]);
