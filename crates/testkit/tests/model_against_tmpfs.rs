@@ -352,11 +352,27 @@ fn scenarios_in_the_kernels_mount() {
             let mut theirs = KernelVolume::over(&kernel_top(&kernel, number), is_root()).expect("their directory");
             scenario::far_places(&ours);
             scenario::far_places(&theirs);
-            let (ours, theirs) = (play(name, &mut ours), play(name, &mut theirs));
+            let (mut ours, mut theirs) = (play(name, &mut ours), play(name, &mut theirs));
+            leave_out_what_is_known(&mut ours, &mut theirs);
             ours.difference(&theirs).map(|text| format!("{name}:\n {text}"))
         })
         .collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Differences that docs/compatibility.md names: the kernel's mount is not told of `O_TMPFILE`; and a stranger's `chown`
+/// to nobody else, which would cost a file its set-group-id bit, does nothing instead of failing.
+fn leave_out_what_is_known(ours: &mut Transcript, theirs: &mut Transcript) {
+    let nameless = format!("open {:#o} ", libc::O_TMPFILE | libc::O_RDWR);
+    let unsupported = format!(": Err({})", libc::EOPNOTSUPP);
+    let is_nameless = |line: &str| line.starts_with("without a name: ") || line.starts_with(&nameless);
+    for (ours, theirs) in ours.0.iter_mut().zip(&mut theirs.0) {
+        let is_strangers = ours.starts_with("stranger, ") && ours.ends_with("chown to nobody else: Ok(())");
+        let is_refused = is_strangers && theirs.ends_with(&format!(": Err({})", libc::EPERM));
+        if is_refused || is_nameless(ours) && ours.ends_with(&unsupported) {
+            theirs.clone_from(ours);
+        }
+    }
 }
 
 fn play<V: Volume>(name: &str, volume: &mut V) -> Transcript {
