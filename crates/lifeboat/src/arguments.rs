@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use lifeboat_region::carrier;
 use lifeboat_region::place::RegionName;
 
+use crate::check_program::CheckProgramArguments;
 use crate::mount;
 use crate::size;
 
@@ -31,7 +32,7 @@ Mount prefix: --mount, else $LIFEBOAT_MOUNT, else /lifeboat for root and /tmp/li
 Instructions for copying and checksums: the best of the machine; $LIFEBOAT_KERNELS (scalar, avx2, avx512) limits them.
 
 Exit codes: 0 done; 1 the operation failed; 2 wrong command line; 3 the region is missing or was refused;
-126 the program of `exec` cannot be run; 127 it was not found; after that the program's own code.
+4 and 5 see `check-program`; 126 the program of `exec` cannot be run; 127 it was not found; after that the program's own code.
 
 Example:
   lifeboat exec --size 1GiB -- sh -c 'date > /lifeboat/now'
@@ -94,6 +95,12 @@ region; every other one is outside. One of both must be in the region.\n\nExampl
         after_help = "A file that is open for writing cannot be sealed; opening a sealed file for writing takes the seal off.\n\nExample:\n  lifeboat seal /lifeboat/ckpt/step.100"
     )]
     Seal(PathsArguments),
+    /// Say which of a program's file calls would be served
+    #[command(
+        after_help = "What is served is read from the interception library. Exit codes: 0 every call found is served; 4 some are not; 5 the program \
+does not see the mount (needs FUSE); 1 it cannot be checked.\n\nExample:\n  lifeboat check-program ./solver"
+    )]
+    CheckProgram(CheckProgramArguments),
     /// Write the command's page, man pages or shell completions
     #[command(hide = true)]
     Documents(DocumentsArguments),

@@ -136,7 +136,7 @@ fn cover(place: &Place, directory: &RegionDirectory, prefix: &Prefix) -> Result<
 }
 
 /// The interception library: `LIFEBOAT_PRELOAD`, else beside this program, else in `../lib`.
-fn find_library() -> Result<PathBuf, Failure> {
+pub fn find_library() -> Result<PathBuf, Failure> {
     let given = env::var_os("LIFEBOAT_PRELOAD").map(PathBuf::from);
     let own = env::current_exe().unwrap_or_default();
     let folder = own.parent().unwrap_or(Path::new("/"));

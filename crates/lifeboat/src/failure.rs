@@ -13,6 +13,10 @@ pub const OPERATION: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The region is missing, or was refused and left untouched.
 pub const REGION: u8 = 3;
+/// `check-program`: some calls of the program would not be served.
+pub const MISSED: u8 = 4;
+/// `check-program`: interception does not reach the program.
+pub const NEEDS_FUSE: u8 = 5;
 /// The program of `exec` cannot be run.
 pub const CANNOT_RUN: u8 = 126;
 /// The program of `exec` was not found.

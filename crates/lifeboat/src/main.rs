@@ -1,10 +1,12 @@
 //! `lifeboat`: regions of memory with files in them, from the shell.
 //!
 //! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
-//! files), and what they share: [`create`], [`keeper`] (the process that holds a region's memory), [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`size`],
+//! files), [`check_program`], and what they share: [`create`], [`keeper`] (the process that holds a region's memory),
+//! [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`size`],
 //! [`output`], [`failure`] (one line and an exit code).
 
 mod arguments;
+mod check_program;
 mod create;
 mod documents;
 mod exec;
@@ -57,6 +59,7 @@ fn run() -> Result<(), Failure> {
         Command::Df(arguments) => files::df(arguments),
         Command::Verify(arguments) => files::verify(arguments),
         Command::Seal(arguments) => files::seal(arguments),
+        Command::CheckProgram(arguments) => check_program::run(arguments),
         Command::Documents(arguments) => documents::run(arguments),
         Command::Keeper(arguments) => keeper::run(arguments),
     }
