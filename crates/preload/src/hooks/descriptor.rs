@@ -47,9 +47,43 @@ fn device_control(file: OpenFile, request: c_ulong, argument: *mut c_void, their
         libc::FIONBIO | libc::FIOASYNC => 0,
         libc::FIONREAD => give(bytes_ahead(file).and_then(|count| user::put(argument.cast::<c_int>(), &count))),
         GET_BLOCK_SIZE => give(user::put(argument.cast::<c_int>(), &4096)),
+        _ if SPACE.iter().any(|(known, _)| *known == request) => give(allot(file, request, argument)),
         _ if CLONE.contains(&request) => fail(Errno::OPNOTSUPP),
         _ => fail(Errno::NOTTY),
     }
+}
+
+/// `_IOW('X', N, struct space_resv)`, for N = 40 to 43 and 57, and what each does to the space of a file.
+const SPACE: [(c_ulong, c_int); 5] = [
+    (0x4030_5828, 0),
+    (0x4030_5829, libc::FALLOC_FL_PUNCH_HOLE),
+    (0x4030_582a, 0),
+    (0x4030_582b, libc::FALLOC_FL_PUNCH_HOLE),
+    (0x4030_5839, libc::FALLOC_FL_ZERO_RANGE),
+];
+
+/// `struct space_resv`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Range {
+    kind: i16,
+    whence: i16,
+    start: i64,
+    length: i64,
+    reserved: [u32; 6],
+}
+
+fn allot(file: OpenFile, request: c_ulong, argument: *const c_void) -> lifeboat_fs::Result<()> {
+    let range = user::get(argument.cast::<Range>())?;
+    let mode = SPACE.iter().find(|(known, _)| *known == request).map_or(0, |(_, mode)| *mode);
+    let base = match c_int::from(range.whence) {
+        libc::SEEK_SET => 0,
+        libc::SEEK_CUR => call::data(|file_system| file_system.seek(file, 0, libc::SEEK_CUR as u32))?,
+        libc::SEEK_END => call::data(|file_system| Ok(file_system.stat(file_system.inode_of(file)?)?.size))?,
+        _ => return Err(Errno::INVAL),
+    };
+    let start = range.start.checked_add(base as i64).ok_or(Errno::INVAL)?;
+    super::space::allocate(file, mode | libc::FALLOC_FL_KEEP_SIZE, start, range.length)
 }
 
 fn bytes_ahead(file: OpenFile) -> lifeboat_fs::Result<c_int> {
@@ -183,7 +217,7 @@ hooks! {
         if state::attached() && user::get(message).is_ok_and(|message| message.msg_controllen > 0) {
             descriptors::mark_all_shared();
         }
-        next(socket, message, flags)
+        super::sockets::send_message(message, |message| next(socket, message, flags))
     }
 
     fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> libc::ssize_t {

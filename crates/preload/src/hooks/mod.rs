@@ -14,6 +14,8 @@ mod memory;
 mod names;
 mod opening;
 mod process;
+mod raw;
+mod sockets;
 mod space;
 mod stat;
 mod stdio;
@@ -25,3 +27,10 @@ mod xattr;
 pub(crate) use data::write_one;
 pub(crate) use descriptor::close_any_descriptor;
 pub(crate) use stat::stat_open;
+
+/// Whether a path lies in the mount, as far as its text says.
+pub(crate) fn path_is_ours(directory: core::ffi::c_int, name: *const core::ffi::c_char) -> bool {
+    let mut buffer = [0; crate::user::PATH_MAX];
+    !crate::path::surely_foreign(directory, name)
+        && !matches!(crate::path::locate(directory, name, &mut buffer), crate::path::Place::Foreign)
+}

@@ -103,8 +103,7 @@ fn leave_for(
     let mut buffers = [[0; user::PATH_MAX]; 2];
     let [first_out, second_out] = &mut buffers;
     if user::path(old.1, first_out).is_err() || user::path(new.1, second_out).is_err() {
-        // Unreadable or too long: the kernel says so before it looks at anything else.
-        return theirs(old, new);
+        return fail(unreadable(old, new));
     }
     let old = match outside_or_as_it_is(old, first, last, first_out) {
         Some(old) => old,
@@ -113,6 +112,15 @@ fn leave_for(
     match outside_or_as_it_is(new, second, LastLink::Keep, second_out) {
         Some(new) => theirs(old, new),
         None => fail(Errno::XDEV),
+    }
+}
+
+/// What the kernel says of two paths of which one is unreadable or too long.
+fn unreadable(old: PathAt, new: PathAt) -> Errno {
+    let mut buffer = [0; user::PATH_MAX];
+    match user::path(old.1, &mut buffer) {
+        Err(error) => error,
+        Ok(_) => user::path(new.1, &mut buffer).err().unwrap_or(Errno::FAULT),
     }
 }
 

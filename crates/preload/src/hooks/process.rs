@@ -10,7 +10,7 @@ use libc::pid_t;
 use lifeboat_fs::{Errno, Result};
 
 /// Another process is about to hold what this one has open.
-fn about_to_share() {
+pub(super) fn about_to_share() {
     if state::attached() && !state::borrows_memory() {
         descriptors::mark_all_shared();
     }

@@ -10,7 +10,7 @@ fn length(length: off_t) -> Result<u64> {
     u64::try_from(length).map_err(|_| Errno::INVAL)
 }
 
-fn allocate(file: OpenFile, mode: c_int, offset: off_t, count: off_t) -> Result<()> {
+pub(super) fn allocate(file: OpenFile, mode: c_int, offset: off_t, count: off_t) -> Result<()> {
     // Answers EBADF for a descriptor opened with O_PATH.
     call::data(|file_system| file_system.sync(file))?;
     let mode = u32::try_from(mode).map_err(|_| Errno::OPNOTSUPP)?;
