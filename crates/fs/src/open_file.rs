@@ -254,9 +254,10 @@ impl FileSystem {
     /// Asks the kernel whether a descriptor of the placeholder is open anywhere.
     fn tag_is_locked(&self, file: OpenFile) -> Result<bool> {
         let mut path = [0; 64];
-        let length = process::decimal(b"tags/", file.0 as u64, b"", &mut path);
+        let length = process::decimal(b"", file.0 as u64, b"", &mut path);
+        let Some(tags) = self.region().tags() else { return Ok(false) };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let tag = match rustix::fs::openat(self.region().directory(), &path[..length], flags, Mode::empty()) {
+        let tag = match rustix::fs::openat(tags, &path[..length], flags, Mode::empty()) {
             Ok(tag) => tag,
             Err(Errno::NOENT) => return Ok(false),
             Err(error) => return Err(error),

@@ -220,13 +220,7 @@ fn internal() -> [libc::c_int; 5] {
     if !state::attached() {
         return [-1; 5];
     }
-    match state::file_system() {
-        Ok(file_system) => {
-            let [first, second, third, fourth] = file_system.region().own_descriptors();
-            [first, second, third, fourth, tags::folder_number()]
-        }
-        Err(_) => [-1; 5],
-    }
+    state::file_system().map_or([-1; 5], |file_system| file_system.region().own_descriptors())
 }
 
 /// Whether the region needs this descriptor.

@@ -205,7 +205,7 @@ fn attach_now() -> Result<()> {
         ));
         NOT_ATTACHED
     })?;
-    tags::open_folder(directory).map_err(|error| {
+    tags::use_folder(file_system.region()).map_err(|error| {
         let shown = message::Shown(directory);
         message::say(format_args!(
             "region {shown}: its folder 'tags' cannot be opened (error {}); create the region anew",

@@ -6,7 +6,8 @@
 use crate::descriptors;
 use core::sync::atomic::{AtomicI32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Result};
-use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use lifeboat_region::Region;
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
@@ -14,22 +15,9 @@ static FOLDER: AtomicI32 = AtomicI32::new(-1);
 /// Name of the folder below the region's.
 pub const FOLDER_NAME: &[u8] = b"tags";
 
-/// Lowest number for descriptors of our own, out of the way of programs that count on theirs.
-pub const INTERNAL_FROM: i32 = 1000;
-
-/// Opens the folder of tags of the region at `directory`.
-pub fn open_folder(directory: &[u8]) -> Result<()> {
-    let mut path = [0u8; crate::user::PATH_MAX];
-    let length = directory.len() + 1 + FOLDER_NAME.len();
-    let text = path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?;
-    text[..directory.len()].copy_from_slice(directory);
-    text[directory.len()] = b'/';
-    text[directory.len() + 1..].copy_from_slice(FOLDER_NAME);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let folder = rustix::fs::open(&*text, flags, Mode::empty())?;
-    // Where the limit is lower than our range, a low number has to do.
-    let folder = rustix::io::fcntl_dupfd_cloexec(&folder, INTERNAL_FROM).unwrap_or(folder);
-    FOLDER.store(folder.into_raw_fd(), Ordering::Release);
+/// Takes the folder of tags from the region, which keeps it open.
+pub fn use_folder(region: &Region) -> Result<()> {
+    FOLDER.store(region.tags().ok_or(Errno::NOENT)?.as_raw_fd(), Ordering::Release);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::layout::{CHUNK, Geometry, IMAGE, LANE, SUPERBLOCK};
 use crate::mapping::Mapping;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::{DAMAGED, Errno, Result, process};
+use core::ffi::CStr;
 use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -35,6 +36,8 @@ pub struct Region {
     directory: OwnedFd,
     /// Kept open: after a program has given up its user id, the way there is closed to it.
     images: OwnedFd,
+    /// As `images`; none in a region that no program under interception has used.
+    tags: Option<OwnedFd>,
     file: OwnedFd,
     device: u64,
     inode: u64,
@@ -289,7 +292,13 @@ impl Region {
         }
         let private = private_page().map_err(AttachError::Map)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let images = rustix::fs::openat(&directory, c"images", flags, Mode::empty()).map_err(AttachError::Open)?;
+        let open = |name: &CStr| rustix::fs::openat(&directory, name, flags, Mode::empty());
+        let images = open(c"images").map_err(AttachError::Open)?;
+        let tags = match open(c"tags") {
+            Ok(tags) => Some(out_of_the_way(tags)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(AttachError::Open(error)),
+        };
         // SAFETY: the caller hands the mapping over; on success it lives as long as the region.
         let mapping = unsafe { Mapping::new(mapping.base() as *mut u8, mapping.length()) };
         Ok(Region {
@@ -297,6 +306,7 @@ impl Region {
             superblock,
             directory,
             images: out_of_the_way(images),
+            tags,
             file,
             device,
             inode,
@@ -327,17 +337,23 @@ impl Region {
         self.images.as_fd()
     }
 
+    /// The directory of the placeholders of open files, if there is one.
+    pub fn tags(&self) -> Option<BorrowedFd<'_>> {
+        self.tags.as_ref().map(|tags| tags.as_fd())
+    }
+
     /// The carrier's file, for mapping pieces of it.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Numbers of the descriptors that belong to this library and that programs must not close.
-    pub fn own_descriptors(&self) -> [i32; 4] {
+    pub fn own_descriptors(&self) -> [i32; 5] {
         use core::sync::atomic::Ordering;
         use rustix::fd::AsRawFd;
         let lock_file = self.private.lock_file.load(Ordering::Acquire) as i32 - 1;
-        [self.directory.as_raw_fd(), self.images.as_raw_fd(), self.file.as_raw_fd(), lock_file]
+        let tags = self.tags.as_ref().map_or(-1, |tags| tags.as_raw_fd());
+        [self.directory.as_raw_fd(), tags, self.images.as_raw_fd(), self.file.as_raw_fd(), lock_file]
     }
 
     /// Device and inode number of the carrier's file.
