@@ -249,6 +249,9 @@ pub struct ExecArguments {
     /// What it is like.
     #[command(flatten)]
     pub new: NewRegionArguments,
+    /// Also serve system calls that the program makes past libc, and say where they are made
+    #[arg(long)]
+    pub trap_raw: bool,
     /// The program and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,

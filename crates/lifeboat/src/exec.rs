@@ -47,6 +47,9 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     command.args(&arguments.command[1..]);
     command.env("LIFEBOAT_REGION", OsStr::from_bytes(directory.path().as_bytes()));
     command.env("LIFEBOAT_MOUNT", prefix.to_os_string());
+    if arguments.trap_raw {
+        command.env("LIFEBOAT_TRAP_RAW", "1");
+    }
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.
     let error = command.exec();

@@ -13,7 +13,10 @@ const PRELOAD: &[u8] = b"LD_PRELOAD=";
 const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
 /// Which instructions may be used.
 const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
-const KERNELS_LONGEST: usize = 32;
+/// Whether system calls past libc are trapped.
+const TRAP: &[u8] = b"LIFEBOAT_TRAP_RAW=";
+/// No longer value of either means anything.
+const SETTING_LONGEST: usize = 32;
 
 const TEXT_MAX: usize = user::PATH_MAX + 32;
 
@@ -69,6 +72,10 @@ static MOUNT_TEXT: Text = Text::new();
 static PRELOAD_TEXT: Text = Text::new();
 static DIRECTORY_TEXT: Text = Text::new();
 static KERNELS_TEXT: Text = Text::new();
+static TRAP_TEXT: Text = Text::new();
+
+/// What is handed on where it is set.
+static SETTINGS: [(&[u8], &Text); 2] = [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT)];
 
 /// What the environment says.
 pub enum Found {
@@ -93,6 +100,11 @@ pub fn mount() -> &'static [u8] {
 /// Working directory below the mount that the program before us left.
 pub fn inherited_directory() -> Option<&'static [u8]> {
     Some(DIRECTORY_TEXT.value(DIRECTORY)).filter(|path| !path.is_empty())
+}
+
+/// Whether system calls past libc are to be trapped.
+pub fn traps() -> bool {
+    TRAP_TEXT.is_set() && TRAP_TEXT.value(TRAP) != b"0"
 }
 
 unsafe extern "C" {
@@ -123,9 +135,10 @@ pub fn read(environment: *const *const c_char) -> Found {
                 complete &= text.set(name, value);
             }
         }
-        if let Some(value) = value_of(variable, KERNELS) {
-            // No longer one means anything.
-            KERNELS_TEXT.set(KERNELS, &value[..value.len().min(KERNELS_LONGEST)]);
+        for (name, text) in SETTINGS {
+            if let Some(value) = value_of(variable, name) {
+                text.set(name, &value[..value.len().min(SETTING_LONGEST)]);
+            }
         }
     });
     complete &= own_path().is_some_and(|path| PRELOAD_TEXT.set(PRELOAD, path));
@@ -201,7 +214,8 @@ struct Present {
     region: bool,
     mount: bool,
     directory: bool,
-    kernels: bool,
+    /// Which of `SETTINGS`.
+    settings: [bool; 2],
     /// Index of LD_PRELOAD.
     preload: Option<usize>,
     /// And it names this library.
@@ -230,10 +244,10 @@ impl Environment {
         }
         let present = examine(given);
         let directory = working_directory::to_hand_on(directory, &mut self.directory, DIRECTORY);
-        let kernels = KERNELS_TEXT.is_set() && !present.kernels;
-        let changes = kernels || present.directory || directory;
+        let mut missing = SETTINGS.iter().zip(present.settings).filter(|((_, text), given)| text.is_set() && !given);
+        let changes = missing.clone().next().is_some() || present.directory || directory;
         let complete = present.region && present.mount && present.own && !changes;
-        if complete || present.count + 6 > POINTERS_MAX {
+        if complete || present.count + 7 > POINTERS_MAX {
             return given;
         }
         let mut used = 0;
@@ -252,7 +266,8 @@ impl Environment {
             (!present.region).then(|| REGION_TEXT.pointer()),
             (!present.mount).then(|| MOUNT_TEXT.pointer()),
             preload,
-            kernels.then(|| KERNELS_TEXT.pointer()),
+            missing.next().map(|((_, text), _)| text.pointer()),
+            missing.next().map(|((_, text), _)| text.pointer()),
             directory.then(|| self.directory.as_ptr().cast()),
         ];
         for pointer in ours.into_iter().flatten() {
@@ -296,7 +311,9 @@ fn examine(given: *const *const c_char) -> Present {
         present.region |= begins(variable, REGION);
         present.mount |= begins(variable, MOUNT);
         present.directory |= begins(variable, DIRECTORY);
-        present.kernels |= begins(variable, KERNELS);
+        for ((name, _), given) in SETTINGS.iter().zip(&mut present.settings) {
+            *given |= begins(variable, name);
+        }
         if begins(variable, PRELOAD) {
             present.preload = Some(present.count);
             // SAFETY: a C string, as above.

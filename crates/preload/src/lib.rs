@@ -44,6 +44,7 @@ mod spawning;
 mod state;
 mod streams;
 mod tags;
+mod trap;
 mod user;
 mod working_directory;
 

@@ -5,14 +5,19 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Signals whose blocking would turn a fault inside a copy routine into the end of the process.
-const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS) | bit(libc::SIGILL) | bit(libc::SIGFPE) | bit(libc::SIGTRAP);
+const FAULTS: u64 = bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGSYS);
 
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
 /// Signals that come from what the thread itself does, never in the middle of a call of ours.
-const RAISED_BY_THE_THREAD: u64 = FAULTS | bit(libc::SIGABRT) | bit(libc::SIGSYS);
+const RAISED_BY_THE_THREAD: u64 = FAULTS | bit(libc::SIGABRT);
 
 /// Whether the program has a handler that could interrupt a call of ours. Without one there is nothing to hold back.
 static HANDLERS: AtomicBool = AtomicBool::new(false);

@@ -2,7 +2,7 @@
 //! where the linker allows it; the region is attached at the first call that needs it.
 
 use crate::{
-    covered, descriptors, environment, faults, identity, limits, mappings, message, signals, streams, tags,
+    covered, descriptors, environment, faults, identity, limits, mappings, message, signals, streams, tags, trap,
     working_directory,
 };
 use core::cell::UnsafeCell;
@@ -82,6 +82,9 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
         if environment::inherited_directory().is_some() {
             working_directory::inherit();
         }
+        if environment::traps() {
+            trap::begin();
+        }
     }
     descriptors::begin();
     found
@@ -140,6 +143,7 @@ pub fn borrows_memory() -> bool {
 
 /// To be called in the child of a fork.
 pub fn after_fork() {
+    trap::arm();
     // The thread that was attaching does not exist here.
     let _ = STATE.compare_exchange(ATTACHING, CONFIGURED, Ordering::AcqRel, Ordering::Acquire);
     if attached() {

@@ -1,7 +1,7 @@
 //! Handlers of the two signals that the copy routines need: the program's are remembered and called after ours.
 
 use crate::answer::{fail, give};
-use crate::{faults, signals, state, user};
+use crate::{faults, signals, state, trap, user};
 use core::ffi::c_int;
 use libc::sighandler_t;
 use lifeboat_fs::{Errno, Result};
@@ -43,10 +43,17 @@ hooks! {
         {
             signals::note_handler(signal, new.sa_sigaction);
         }
-        if !faults::owns(signal) {
+        if faults::owns(signal) {
+            return give(set_action(signal, new, old));
+        }
+        if !trap::is_wanted() || new.is_null() {
             return next(signal, new, old);
         }
-        give(set_action(signal, new, old))
+        let Ok(mut allowed) = user::get(new) else { return next(signal, new, old) };
+        trap::without_trap(&mut allowed.sa_mask);
+        // The signal by which calls are trapped keeps its handler.
+        let new = if signal == libc::SIGSYS { core::ptr::null() } else { &raw const allowed };
+        next(signal, new, old)
     }
 
     fn signal(number: c_int, handler: sighandler_t) -> sighandler_t, also bsd_signal, also ssignal {

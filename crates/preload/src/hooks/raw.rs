@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use lifeboat_fs::{Errno, Result};
 
 /// The words behind the number.
-type Words = [usize; 6];
+pub(crate) type Words = [usize; 6];
 
 /// A word as a C argument.
 trait Argument {
@@ -381,7 +381,8 @@ fn current_directory(words: &Words) -> c_long {
     give(Ok(unsafe { libc::strlen(buffer) } as u64 + 1))
 }
 
-fn next(number: c_long, words: &Words) -> c_long {
+/// Calls the kernel.
+pub(crate) fn next(number: c_long, words: &Words) -> c_long {
     let [a, b, c, d, e, f] = *words;
     libc_function!(c"syscall", fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long)(number, a, b, c, d, e, f)
 }
@@ -389,14 +390,75 @@ fn next(number: c_long, words: &Words) -> c_long {
 /// Calls the kernel by number.
 #[unsafe(no_mangle)]
 extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
-    let words = [a, b, c, d, e, f];
+    serve(number, &[a, b, c, d, e, f])
+}
+
+/// The call with this number: by its hook where it has one.
+pub(crate) fn serve(number: c_long, words: &Words) -> c_long {
     if state::configured() {
         if matches!(number, libc::SYS_clone | libc::SYS_clone3) {
             process::about_to_share();
         }
-        if let Some(answer) = common(number, &words).or_else(|| older(number, &words)) {
+        if let Some(answer) = common(number, words).or_else(|| older(number, words)) {
             return answer;
         }
     }
-    next(number, &words)
+    next(number, words)
+}
+
+/// Whether a call names a file of ours, by a path or by a descriptor in its first word.
+pub(crate) fn is_about_ours(number: c_long, words: &Words) -> bool {
+    let path = |directory: c_int, at: usize| super::path_is_ours(directory, words[at] as *const c_char);
+    match number {
+        libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_newfstatat
+        | libc::SYS_statx
+        | libc::SYS_faccessat
+        | libc::SYS_faccessat2
+        | libc::SYS_fchmodat
+        | libc::SYS_fchownat
+        | libc::SYS_utimensat
+        | libc::SYS_mkdirat
+        | libc::SYS_mknodat
+        | libc::SYS_unlinkat
+        | libc::SYS_renameat
+        | libc::SYS_renameat2
+        | libc::SYS_linkat
+        | libc::SYS_readlinkat => path(words[0] as c_int, 1),
+        libc::SYS_symlinkat => path(words[1] as c_int, 2),
+        libc::SYS_mmap => crate::descriptors::find(words[4] as c_int).is_some(),
+        libc::SYS_munmap | libc::SYS_mremap => false,
+        libc::SYS_truncate | libc::SYS_statfs | libc::SYS_chdir | libc::SYS_execve => path(libc::AT_FDCWD, 0),
+        _ => crate::descriptors::find(words[0] as c_int).is_some() || is_older_about_ours(number, words),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_older_about_ours(number: c_long, words: &Words) -> bool {
+    let named = [
+        libc::SYS_open,
+        libc::SYS_creat,
+        libc::SYS_stat,
+        libc::SYS_lstat,
+        libc::SYS_access,
+        libc::SYS_chmod,
+        libc::SYS_chown,
+        libc::SYS_lchown,
+        libc::SYS_utime,
+        libc::SYS_utimes,
+        libc::SYS_mkdir,
+        libc::SYS_rmdir,
+        libc::SYS_mknod,
+        libc::SYS_unlink,
+        libc::SYS_rename,
+        libc::SYS_link,
+        libc::SYS_readlink,
+    ];
+    named.contains(&number) && super::path_is_ours(libc::AT_FDCWD, words[0] as *const c_char)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_older_about_ours(_number: c_long, _words: &Words) -> bool {
+    false
 }
