@@ -3,6 +3,8 @@
 //! `/proc/self/cgroup` says where the process is in each hierarchy, `/proc/self/mountinfo` where the hierarchies are
 //! mounted and which part of them is visible. Every visible ancestor counts: a limit holds for all below it.
 
+use core::ffi::CStr;
+
 use super::reader::{field, for_each_line, number, read_file};
 use crate::place::Text;
 
@@ -117,30 +119,41 @@ fn for_each_group(controller: &[u8], each: &mut dyn FnMut(u8, &[u8])) {
     });
 }
 
-/// Visits `group` and its ancestors in the first mount that shows them; `accounting` if memory cgroups must be told to
-/// count huge pages there.
+/// Visits `group` and its ancestors where a mount shows them; `accounting` if memory cgroups must be told to count huge
+/// pages there.
 fn walk(version: u8, group: &[u8], files: &Files, accounting: bool, each: &mut dyn FnMut(&[u8], u64, u64)) {
-    let mut mount_point = PathText::new();
-    let mut below = PathText::new();
-    let mut found = false;
-    for_each_line(c"/proc/self/mountinfo", &mut |line| {
-        let Some(mount) = parse_mount(line) else { return true };
-        let fits = match version {
-            2 => mount.kind == b"cgroup2" && (!accounting || mount.has(b"memory_hugetlb_accounting")),
-            _ => mount.kind == b"cgroup" && mount.has(files.controller),
-        };
-        if !fits {
-            return true;
-        }
-        mount_point = unescaped(mount.point);
-        // A group outside the visible part: its visible ancestor is the mount itself.
-        below = PathText::from_bytes(relative(group, mount.root).unwrap_or(b""));
-        found = true;
-        false
-    });
-    if found && !mount_point.is_cut() && !below.is_cut() {
+    let fits = |mount: &Mount<'_>| match version {
+        2 => mount.kind == b"cgroup2" && (!accounting || mount.has(b"memory_hugetlb_accounting")),
+        _ => mount.kind == b"cgroup" && mount.has(files.controller),
+    };
+    if let Some((mount_point, below)) = find(c"/proc/self/mountinfo", group, &fits) {
         visit_with_ancestors(&mount_point, &below, files, each);
     }
+}
+
+/// Where a mount that fits shows `group`, as mount point and path below: the last one that shows it whole, because what is
+/// mounted later lies on top; else the last that shows anything (its root is an ancestor).
+///
+/// A cgroup namespace and containers leave mounts of other parts of the tree behind, and mounts that others cover.
+fn find(table: &CStr, group: &[u8], fits: &dyn Fn(&Mount<'_>) -> bool) -> Option<(PathText, PathText)> {
+    let mut best = None;
+    let mut best_is_whole = false;
+    for_each_line(table, &mut |line| {
+        let Some(mount) = parse_mount(line).filter(|mount| fits(mount)) else { return true };
+        let inside = relative(group, mount.root);
+        let mount_point = unescaped(mount.point);
+        let below = PathText::from_bytes(inside.unwrap_or(b""));
+        let mut shown = mount_point;
+        shown.push(below.as_bytes());
+        shown.push(b"/cgroup.procs");
+        let is_there = !shown.is_cut() && rustix::fs::stat(shown.as_c_str()).is_ok();
+        if is_there && (inside.is_some() || !best_is_whole) {
+            best = Some((mount_point, below));
+            best_is_whole = inside.is_some();
+        }
+        true
+    });
+    best
 }
 
 fn visit_with_ancestors(
@@ -266,6 +279,38 @@ mod tests {
         assert!(parse_mount(line).is_some_and(|mount| mount.kind == b"cgroup2" && !mount.has(b"memory")));
         assert!(parse_mount(line).is_some_and(|mount| mount.has(b"memory_hugetlb_accounting")));
         assert!(parse_mount(b"41 31 0:38").is_none());
+    }
+
+    #[test]
+    fn a_group_is_looked_for_where_a_mount_shows_it_and_not_in_one_that_is_covered_or_of_another_part() {
+        let top = std::env::temp_dir().join(std::format!("lifeboat-cgroup-{}-mounts", std::process::id()));
+        for folder in ["stale", "whole/job", "covered"] {
+            std::fs::create_dir_all(top.join(folder)).unwrap();
+        }
+        for file in ["stale/cgroup.procs", "whole/job/cgroup.procs", "whole/cgroup.procs"] {
+            std::fs::write(top.join(file), "").unwrap();
+        }
+        let line = |root: &str, folder: &str| {
+            std::format!("41 31 0:38 {root} {}/{folder} rw - cgroup2 cgroup2 rw\n", top.display())
+        };
+        let found_in = |lines: &[std::string::String]| {
+            let table = top.join("mountinfo");
+            std::fs::write(&table, lines.concat()).unwrap();
+            let table = std::ffi::CString::new(table.to_str().unwrap()).unwrap();
+            let found = find(&table, b"/job", &|mount| mount.kind == b"cgroup2");
+            found.map(|(point, below)| {
+                let folder = point.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap().to_vec();
+                (std::string::String::from_utf8(folder).unwrap(), below.as_bytes().to_vec())
+            })
+        };
+        // As in a new cgroup namespace, where the mount of before shows an ancestor.
+        let (stale, whole, covered) = (line("/..", "stale"), line("/", "whole"), line("/", "covered"));
+        let expected = Some(("whole".into(), b"/job".to_vec()));
+        assert_eq!(found_in(&[stale.clone(), whole.clone(), covered.clone()]), expected);
+        assert_eq!(found_in(&[whole, stale.clone(), covered.clone()]), expected);
+        assert_eq!(found_in(&[covered.clone(), stale]), Some(("stale".into(), std::vec::Vec::new())));
+        assert_eq!(found_in(&[covered]), None);
+        std::fs::remove_dir_all(&top).unwrap();
     }
 
     /// A hierarchy as the kernel shows it: the limits of `/job` and `/job/step`.
