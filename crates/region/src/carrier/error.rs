@@ -43,6 +43,13 @@ pub enum CreateError {
         /// How many must be set aside altogether for it.
         set_aside: u64,
     },
+    /// Huge pages were free and the kernel gave none.
+    HugePagesGone {
+        /// Bytes that were reserved before.
+        done: u64,
+        /// Asked for.
+        needed: u64,
+    },
     /// This process may not make a file of that size.
     FileSizeLimit {
         /// `ulimit -f`, in bytes.
@@ -108,6 +115,13 @@ impl fmt::Display for CreateError {
                 out,
                 "{needed} huge pages of 2 MiB are needed and {free} are free: root can set more aside \
                  (`echo {set_aside} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`), or take --carrier auto"
+            ),
+            CreateError::HugePagesGone { done, needed } => write!(
+                out,
+                "there were no huge pages any more after {} of {}: others took them meanwhile, or a control group that is not \
+                 to be seen here limits them (hugetlb.2MB); try again, ask for less or take --carrier auto",
+                Bytes(*done),
+                Bytes(*needed)
             ),
             CreateError::FileSizeLimit { limit, needed } => write!(
                 out,

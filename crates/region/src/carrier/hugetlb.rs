@@ -76,7 +76,10 @@ pub(super) fn reserve(
     size: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<PageReport, CreateError> {
-    populate(file, path, size, Finish::AsReserved, None, progress)
+    populate(file, path, size, Finish::AsReserved, None, progress).map_err(|error| match error {
+        CreateError::NoSpace { done, needed, .. } => CreateError::HugePagesGone { done, needed },
+        error => error,
+    })
 }
 
 /// Whether `file` lies in huge pages that were set aside, so that no piece smaller than 2 MiB of it can be mapped.
