@@ -68,7 +68,7 @@ fn a_process_that_got_the_keepers_number_is_not_taken_for_it_and_not_ended() {
 fn another_users_process_in_place_of_the_keeper_is_not_believed() {
     let _clean = NoResidue::begin();
     if !is_root() {
-        return skipped("hostile keeper: another user", "only root can be two users");
+        return skipped("another user in place of a keeper", "only root can be two users");
     }
     let user = User::ordinary("foreign");
     let Some(kept) = user.keep("k", "8MiB") else { return };
