@@ -297,6 +297,22 @@ impl Environment {
     }
 }
 
+/// Runs `start`, which makes libc execute something by itself with the environment as it is, with one that leads to the
+/// mount. A program that starts a shell while another thread changes the environment races by itself.
+pub fn with_complete<R>(start: impl FnOnce() -> R) -> R {
+    if !crate::state::configured() {
+        return start();
+    }
+    let before = current();
+    let mut environment = Environment::new();
+    // SAFETY: libc's variable; the array lives until it is put back, and libc only reads it.
+    unsafe { ENVIRON = environment.complete(before) };
+    let result = start();
+    // SAFETY: as above.
+    unsafe { ENVIRON = before };
+    result
+}
+
 fn examine(given: *const *const c_char) -> Present {
     let mut present = Present::default();
     if given.is_null() {

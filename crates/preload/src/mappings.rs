@@ -7,7 +7,7 @@ use crate::{signals, state};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use lifeboat_fs::{Errno, OpenFile, Pin, Result};
+use lifeboat_fs::{Errno, FileSystem, OpenFile, Pin, Result};
 use rustix::fd::AsRawFd;
 
 /// Most mappings of a process at a time.
@@ -26,6 +26,8 @@ struct Entry {
     /// Bytes of it that are still mapped.
     left: usize,
     pin: Pin,
+    /// Held for a child that is about to be forked.
+    copy: Option<Pin>,
 }
 
 struct Table(UnsafeCell<[Option<Entry>; MAPPINGS_MAX]>);
@@ -119,7 +121,7 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
     });
     drop(held);
     let kept = match (pinned, refused) {
-        (Ok(pin), None) => keep(Entry { start: base as usize, length, left: length, pin }),
+        (Ok(pin), None) => keep(Entry { start: base as usize, length, left: length, pin, copy: None }),
         (Ok(pin), Some(error)) => file_system.unmap(pin).and(Err(error)),
         (Err(error), _) => Err(error),
     };
@@ -224,10 +226,54 @@ pub fn moved(from: usize, length: usize, to: usize) {
     });
 }
 
-/// Forgets all mappings, which stay as they are.
-pub fn forget() {
-    if any() {
-        locked(|table| table.iter_mut().for_each(|place| *place = None));
-        COUNT.store(0, Ordering::Relaxed);
+/// Holds what is mapped a second time, for a child that is about to be forked.
+pub fn before_fork() {
+    if !any() {
+        return;
     }
+    let Ok(file_system) = state::file_system() else { return };
+    locked(|table| {
+        for entry in table.iter_mut().flatten() {
+            entry.copy = file_system.copy_pin(entry.pin).ok();
+        }
+    });
+}
+
+/// In the parent: the child has what was held for it, if there is one.
+pub fn after_fork_in_parent(forked: bool) {
+    if !any() {
+        return;
+    }
+    let Ok(file_system) = state::file_system() else { return };
+    locked(|table| {
+        for copy in table.iter_mut().flatten().filter_map(|entry| entry.copy.take()) {
+            if !forked {
+                let _ = file_system.unmap(copy);
+            }
+        }
+    });
+}
+
+/// In the child: makes its own what the parent held for it. What another thread mapped in the moment of the fork, and
+/// everything where libc did not fork, is held from now on.
+pub fn adopt(file_system: &FileSystem) {
+    if !any() {
+        return;
+    }
+    locked(|table| {
+        for place in table.iter_mut() {
+            let Some(entry) = place else { continue };
+            let adopted = match entry.copy.take() {
+                Some(copy) => file_system.adopt_pin(copy),
+                None => file_system.copy_pin(entry.pin),
+            };
+            match adopted {
+                Ok(pin) => entry.pin = pin,
+                Err(_) => {
+                    *place = None;
+                    COUNT.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    });
 }

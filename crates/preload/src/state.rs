@@ -156,8 +156,7 @@ pub fn after_fork() {
 fn register_forked_child() -> Result<()> {
     let _held = signals::hold();
     published().after_fork()?;
-    // They pin on behalf of the parent, which gives them back.
-    mappings::forget();
+    mappings::adopt(published());
     owner().store(own_pid(), Ordering::Relaxed);
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! New processes and new programs: open files get second holders, and the next program must find the mount.
 
 use crate::answer;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::programs::{Strings, Wish};
 use crate::spawning::Plan;
-use crate::{descriptors, programs, state, user, working_directory};
+use crate::{descriptors, mappings, programs, state, user, working_directory};
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
 use lifeboat_fs::{Errno, Result};
@@ -16,39 +16,40 @@ pub(super) fn about_to_share() {
     }
 }
 
-/// In the child, by answer 0.
-fn in_child(pid: pid_t) -> pid_t {
+/// Runs `fork`, which answers 0 in the child.
+fn forking(fork: impl FnOnce() -> pid_t) -> pid_t {
+    about_to_share();
+    let mapped = state::attached() && !state::borrows_memory();
+    if mapped {
+        mappings::before_fork();
+    }
+    let pid = fork();
     if pid == 0 {
         state::after_fork();
+    } else if mapped {
+        let error = answer::errno();
+        mappings::after_fork_in_parent(pid > 0);
+        answer::set_errno(error);
     }
     pid
 }
 
-/// Runs `start`, which makes libc start a shell by itself with the environment as it is: where the working directory
-/// is ours, the environment says so for that time.
-fn with_directory_in_environment<R>(start: impl FnOnce() -> R) -> R {
-    let mut text = [0u8; user::PATH_MAX];
-    if !working_directory::to_hand_on(working_directory::current(), &mut text, b"") {
-        return start();
-    }
-    // SAFETY: both are C strings; `setenv` and `unsetenv` are not hooked. A program that starts a shell while another
-    // thread changes the environment races by itself.
-    unsafe { libc::setenv(c"LIFEBOAT_CWD".as_ptr(), text.as_ptr().cast(), 1) };
-    let result = start();
-    // SAFETY: as above.
-    unsafe { libc::unsetenv(c"LIFEBOAT_CWD".as_ptr()) };
-    result
-}
-
 hooks! {
     fn fork() -> pid_t, also __fork {
-        about_to_share();
-        in_child(next())
+        forking(next)
     }
 
     fn _Fork() -> pid_t {
-        about_to_share();
-        in_child(next())
+        forking(next)
+    }
+
+    fn forkpty(
+        terminal: *mut c_int,
+        name: *mut c_char,
+        settings: *const c_void,
+        size: *const c_void,
+    ) -> pid_t {
+        forking(|| next(terminal, name, settings, size))
     }
 
     fn clone(
@@ -71,6 +72,10 @@ hooks! {
 
     fn daemon(keep_directory: c_int, keep_descriptors: c_int) -> c_int {
         about_to_share();
+        if state::attached() {
+            mappings::before_fork();
+        }
+        // The parent ends inside.
         let answer = next(keep_directory, keep_descriptors);
         if answer == 0 {
             state::after_fork();
@@ -87,12 +92,12 @@ hooks! {
 
     fn system(command: *const c_char) -> c_int {
         about_to_share();
-        with_directory_in_environment(|| next(command))
+        environment::with_complete(|| next(command))
     }
 
     fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE, also _IO_popen {
         about_to_share();
-        with_directory_in_environment(|| next(command, kind))
+        environment::with_complete(|| next(command, kind))
     }
 
     fn posix_spawn(
