@@ -223,6 +223,39 @@ fn internal() -> [libc::c_int; 5] {
     state::file_system().map_or([-1; 5], |file_system| file_system.region().own_descriptors())
 }
 
+/// Opens again what somebody closed past this library (a raw `close_range`), under the numbers by which it is known.
+/// True when anything was missing.
+#[cold]
+pub fn restore(file_system: &FileSystem) -> bool {
+    let [directory, images, file, _] = file_system.region().own_descriptors();
+    let wanted: [(libc::c_int, &[u8], OFlags); 4] = [
+        (directory, b"", OFlags::RDONLY | OFlags::DIRECTORY),
+        (images, b"/images", OFlags::RDONLY | OFlags::DIRECTORY),
+        (file, b"/memory/region", OFlags::RDWR),
+        (tags::folder_number(), b"/tags", OFlags::RDONLY | OFlags::DIRECTORY),
+    ];
+    let mut restored = false;
+    for (number, name, flags) in wanted {
+        let closed = borrow(number).is_ok_and(|number| rustix::io::fcntl_getfd(number) == Err(Errno::BADF));
+        restored |= closed && restore_one(number, name, flags).is_ok();
+    }
+    restored
+}
+
+fn restore_one(number: libc::c_int, name: &[u8], flags: OFlags) -> Result<()> {
+    let mut path = [0u8; crate::user::PATH_MAX];
+    let folder = crate::environment::region();
+    let length = folder.len() + name.len();
+    path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?[..folder.len()].copy_from_slice(folder);
+    path[folder.len()..length].copy_from_slice(name);
+    let opened = rustix::fs::open(&path[..length], flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let duplicate = libc_function!(c"dup3", fn(libc::c_int, libc::c_int, libc::c_int) -> libc::c_int);
+    match duplicate(rustix::fd::AsRawFd::as_raw_fd(&opened), number, libc::O_CLOEXEC) {
+        -1 => Err(Errno::from_raw_os_error(crate::answer::errno())),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the region needs this descriptor.
 pub fn is_internal(descriptor: libc::c_int) -> bool {
     // They are out of the way unless the limit on descriptors is very low.

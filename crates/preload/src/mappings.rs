@@ -113,10 +113,20 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
             return;
         }
         let address = (base as usize + within) as *mut c_void;
-        if map(address, piece.length as usize, wish.protection, flags, region, piece.region_offset as i64)
-            == libc::MAP_FAILED
+        let at = piece.region_offset as i64;
+        let mut mapped = map(address, piece.length as usize, wish.protection, flags, region, at);
+        if mapped == libc::MAP_FAILED
+            && crate::answer::errno() == libc::EBADF
+            && crate::descriptors::restore(file_system)
         {
-            refused = Some(Errno::from_raw_os_error(crate::answer::errno()));
+            mapped = map(address, piece.length as usize, wish.protection, flags, region, at);
+        }
+        if mapped == libc::MAP_FAILED {
+            refused = Some(match Errno::from_raw_os_error(crate::answer::errno()) {
+                // The pages of the region are larger than the pieces of files.
+                Errno::INVAL => Errno::NODEV,
+                error => error,
+            });
         }
     });
     drop(held);

@@ -186,6 +186,17 @@ fn check(file_system: &FileSystem, who: &Caller<'_>, inode: InodeId) -> Result<(
     file_system.access(who, inode, MAY_EXECUTE)
 }
 
+/// Copies a file of ours into anonymous memory, for the linker. The descriptor is closed when a program is executed.
+///
+/// # Errors
+/// What opening or reading it answers.
+pub fn copy_inode(inode: InodeId) -> Result<OwnedFd> {
+    let file = call::call(|file_system, who| file_system.open_inode(who, inode, libc::O_RDONLY))?;
+    let copied = copy(file, false);
+    let _ = call::call_once(|file_system, _| file_system.close(file));
+    copied
+}
+
 fn copy(file: OpenFile, inherited: bool) -> Result<OwnedFd> {
     let mut piece = [0u8; PIECE];
     let mut offset = 0;

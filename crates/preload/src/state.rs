@@ -155,7 +155,10 @@ pub fn after_fork() {
 #[cold]
 fn register_forked_child() -> Result<()> {
     let _held = signals::hold();
-    published().after_fork()?;
+    match published().after_fork() {
+        Err(Errno::BADF) if descriptors::restore(published()) => published().after_fork()?,
+        result => result?,
+    }
     mappings::adopt(published());
     owner().store(own_pid(), Ordering::Relaxed);
     Ok(())

@@ -55,10 +55,22 @@ pub fn prepare() {
     if STATE.load(Ordering::Acquire) != UNTRIED {
         return;
     }
+    if functions_wanted() {
+        return STATE.store(UNKNOWN_LIBC, Ordering::Release);
+    }
     let tables = [real::look_up(c"_IO_file_jumps"), real::look_up(c"_IO_wfile_jumps")];
     let known = known_layout(tables[0]) && tables.iter().all(|&table| known_table(table));
     let replaced = known && tables.iter().all(|&table| replace(table));
     STATE.store(if replaced { USABLE } else { UNKNOWN_LIBC }, Ordering::Release);
+}
+
+/// Whether the environment asks for streams without changed tables, as on a libc whose tables are not known:
+/// `LIFEBOAT_STDIO=functions`.
+fn functions_wanted() -> bool {
+    // SAFETY: libc's own list; what is found is a C string.
+    let wish = unsafe { libc::getenv(c"LIFEBOAT_STDIO".as_ptr()) };
+    // SAFETY: as above.
+    !wish.is_null() && unsafe { CStr::from_ptr(wish) } == c"functions"
 }
 
 /// Whether each slot holds the function of that name.

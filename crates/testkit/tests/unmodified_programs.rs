@@ -425,6 +425,13 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
             matrix.run(&name, "bash", &format!("{} \"$D\"; echo code $?", program.display()));
         }
     }
+    // Once with libc's own streams, once as on a libc whose streams are not known.
+    if let Some(program) = compile("gcc", "functions.c", &["-O1", "-w"], folder.path()) {
+        for how in ["", "LIFEBOAT_STDIO=functions"] {
+            let script = format!("{how} {} \"$D\"; echo code $?", program.display());
+            matrix.run(&format!("functions.c {how}"), "bash", &script);
+        }
+    }
     if is_installed("python3") {
         let script = programs::folder().join("files.py");
         matrix.run("files.py", "bash", &format!("python3 -B {} \"$D\"; echo code $?", script.display()));

@@ -212,6 +212,49 @@ hooks! {
         }
     }
 
+    fn __ttyname_r_chk(
+        descriptor: c_int,
+        name: *mut libc::c_char,
+        length: libc::size_t,
+        room: libc::size_t,
+    ) -> c_int {
+        match descriptors::find(descriptor) {
+            None => next(descriptor, name, length, room),
+            Some(_) => libc::ENOTTY,
+        }
+    }
+
+    fn ttyname(descriptor: c_int) -> *mut libc::c_char {
+        match descriptors::find(descriptor) {
+            None => next(descriptor),
+            Some(_) => fail(Errno::NOTTY),
+        }
+    }
+
+    fn sendmmsg(socket: c_int, messages: *mut libc::mmsghdr, count: c_uint, flags: c_int) -> c_int, also __sendmmsg {
+        let carries = |index: usize| {
+            user::get(messages.wrapping_add(index)).is_ok_and(|message| message.msg_hdr.msg_controllen > 0)
+        };
+        if state::attached() && (0..count as usize).any(carries) {
+            descriptors::mark_all_shared();
+        }
+        next(socket, messages, count, flags)
+    }
+
+    fn recvmmsg(
+        socket: c_int,
+        messages: *mut libc::mmsghdr,
+        count: c_uint,
+        flags: c_int,
+        patience: *mut libc::timespec,
+    ) -> c_int {
+        let answer = next(socket, messages, count, flags, patience);
+        if answer > 0 && state::configured() {
+            (0..answer as usize).for_each(|index| adopt_received(messages.wrapping_add(index).cast()));
+        }
+        answer
+    }
+
     fn sendmsg(socket: c_int, message: *const libc::msghdr, flags: c_int) -> libc::ssize_t {
         // A descriptor may travel in the control part: its open file then has a second holder.
         if state::attached() && user::get(message).is_ok_and(|message| message.msg_controllen > 0) {

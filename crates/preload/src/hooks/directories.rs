@@ -127,6 +127,17 @@ hooks! {
         }
     }
 
+    fn getdirentries(
+        descriptor: c_int,
+        buffer: *mut c_char,
+        length: usize,
+        base: *mut libc::off_t,
+    ) -> isize, also getdirentries64 {
+        let Some(file) = descriptors::find(descriptor) else { return next(descriptor, buffer, length, base) };
+        let before = call::data(|file_system| file_system.seek(file, 0, libc::SEEK_CUR as u32));
+        give(before.and_then(|before| user::put(base, &(before as libc::off_t))).and_then(|()| records(file, buffer, length)))
+    }
+
     fn getdents64(descriptor: c_int, buffer: *mut c_void, length: usize) -> isize {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length),

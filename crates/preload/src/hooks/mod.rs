@@ -9,6 +9,7 @@ mod descriptor;
 mod directories;
 mod execution;
 mod handlers;
+mod loading;
 mod locks;
 mod memory;
 mod names;

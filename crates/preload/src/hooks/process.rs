@@ -60,7 +60,7 @@ hooks! {
         parent: *mut pid_t,
         thread: *mut c_void,
         child: *mut pid_t,
-    ) -> c_int {
+    ) -> c_int, also __clone {
         if flags & libc::CLONE_FILES == 0 {
             about_to_share();
         }
@@ -222,30 +222,36 @@ extern "C" fn before_vfork() -> usize {
 }
 
 /// `vfork` returns twice into its caller's frame, so it has to be entered by a jump from a frame that is gone.
-#[cfg(target_arch = "x86_64")]
-#[unsafe(no_mangle)]
-#[unsafe(naked)]
-extern "C" fn vfork() -> pid_t {
-    core::arch::naked_asm!(
-        "sub rsp, 8",
-        "call {before}",
-        "add rsp, 8",
-        "jmp rax",
-        before = sym before_vfork,
-    )
+macro_rules! jump_to_vfork {
+    ($name:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        extern "C" fn $name() -> pid_t {
+            core::arch::naked_asm!(
+                "sub rsp, 8",
+                "call {before}",
+                "add rsp, 8",
+                "jmp rax",
+                before = sym before_vfork,
+            )
+        }
+
+        #[cfg(target_arch = "aarch64")]
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        extern "C" fn $name() -> pid_t {
+            core::arch::naked_asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "bl {before}",
+                "mov x16, x0",
+                "ldp x29, x30, [sp], #16",
+                "br x16",
+                before = sym before_vfork,
+            )
+        }
+    };
 }
 
-/// `vfork` returns twice into its caller's frame, so it has to be entered by a jump from a frame that is gone.
-#[cfg(target_arch = "aarch64")]
-#[unsafe(no_mangle)]
-#[unsafe(naked)]
-extern "C" fn vfork() -> pid_t {
-    core::arch::naked_asm!(
-        "stp x29, x30, [sp, #-16]!",
-        "bl {before}",
-        "mov x16, x0",
-        "ldp x29, x30, [sp], #16",
-        "br x16",
-        before = sym before_vfork,
-    )
-}
+jump_to_vfork!(vfork);
+jump_to_vfork!(__vfork);

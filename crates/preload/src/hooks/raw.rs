@@ -9,7 +9,8 @@ use super::{
     space, stat, whereabouts, xattr,
 };
 use crate::answer::{fail, give};
-use crate::opening::{Wish, is_covered, open_anywhere};
+use crate::mappings::Wish;
+use crate::opening::{self as opens, is_covered, open_anywhere};
 use crate::{state, user};
 use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -122,9 +123,27 @@ fn common(number: c_long, words: &Words) -> Option<c_long> {
             0 => 0,
             error => fail(Errno::from_raw_os_error(error)),
         },
-        libc::SYS_mmap => with!(words, memory::mmap, 0, 1, 2, 3, 4, 5),
-        libc::SYS_munmap => with!(words, memory::munmap, 0, 1),
-        libc::SYS_mremap => with!(words, memory::mremap, 0, 1, 2, 3, 4),
+        // Not by the functions of that name: message passing libraries put a jump in front of those, which leads to
+        // themselves and then here.
+        libc::SYS_mmap => memory::map(
+            Wish {
+                address: Argument::of(words[0]),
+                length: words[1],
+                protection: Argument::of(words[2]),
+                flags: Argument::of(words[3]),
+                descriptor: Argument::of(words[4]),
+                offset: Argument::of(words[5]),
+            },
+            map_by_number,
+        )
+        .word(),
+        libc::SYS_munmap => {
+            memory::unmap(Argument::of(words[0]), words[1], || next(libc::SYS_munmap, words) as c_int).word()
+        }
+        libc::SYS_mremap => {
+            let theirs = || next(libc::SYS_mremap, words) as *mut c_void;
+            memory::remap(Argument::of(words[0]), words[1], words[2], Argument::of(words[3]), theirs).word()
+        }
         libc::SYS_fstat => with!(words, stat::fstat, 0, 1),
         libc::SYS_newfstatat => with!(words, stat::fstatat, 0, 1, 2, 3),
         libc::SYS_statx => with!(words, stat::statx, 0, 1, 2, 3, 4),
@@ -284,6 +303,19 @@ fn older(_number: c_long, _words: &Words) -> Option<c_long> {
     None
 }
 
+fn map_by_number(
+    address: *mut c_void,
+    length: usize,
+    protection: c_int,
+    flags: c_int,
+    descriptor: c_int,
+    offset: libc::off_t,
+) -> *mut c_void {
+    let numbers = [protection, flags, descriptor].map(|number| number as usize);
+    let words = [address as usize, length, numbers[0], numbers[1], numbers[2], offset as usize];
+    next(libc::SYS_mmap, &words) as *mut c_void
+}
+
 /// `struct open_how`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -303,7 +335,7 @@ fn openat2(words: &Words) -> c_long {
         _ => return theirs(directory, name).into(),
     };
     let flags = how.flags as c_int;
-    let wish = Wish { directory, name, flags, mode: how.mode as libc::mode_t };
+    let wish = opens::Wish { directory, name, flags, mode: how.mode as libc::mode_t };
     let ours = |opened: Result<c_int>| match opened {
         Ok(descriptor) => match refusal(how) {
             None => descriptor,

@@ -193,7 +193,7 @@ hooks! {
         )
     }
 
-    fn connect(socket: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    fn connect(socket: c_int, address: *const sockaddr, length: socklen_t) -> c_int, also __connect {
         if path_in(address, length).is_none() {
             return next(socket, address, length);
         }

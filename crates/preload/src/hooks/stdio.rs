@@ -116,6 +116,22 @@ fn reopen_with(
     reopened
 }
 
+/// Where streams of ours are made of functions: libc cannot reopen such a one, nor make one of a stream of its own.
+fn reopen_without_tables(
+    name: *const c_char,
+    mode: *const c_char,
+    stream: *mut FILE,
+    theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE,
+) -> *mut FILE {
+    let number = libc_function!(c"fileno", fn(*mut FILE) -> c_int)(stream);
+    let ours = number < 0 || (!name.is_null() && super::path_is_ours(libc::AT_FDCWD, name));
+    if !ours {
+        return theirs(name, mode);
+    }
+    libc_function!(c"fclose", fn(*mut FILE) -> c_int)(stream);
+    fail(Errno::OPNOTSUPP)
+}
+
 #[inline(never)]
 fn reopen_any(
     name: *const c_char,
@@ -124,7 +140,7 @@ fn reopen_any(
     theirs: impl Fn(*const c_char, *const c_char) -> *mut FILE,
 ) -> *mut FILE {
     if !streams::usable() {
-        return theirs(name, mode);
+        return reopen_without_tables(name, mode, stream, theirs);
     }
     let before = streams::descriptor_of(stream);
     let ours_before = descriptors::find(before);

@@ -118,6 +118,29 @@ hooks! {
         make(template, || next(template, suffix, flags), || give(make_file(template, suffix, flags)))
     }
 
+    fn mktemp(template: *mut c_char) -> *mut c_char {
+        let ours = || {
+            let free = with_new_name(template, 0, |name| {
+                // SAFETY: a C structure of integers, for which zeros are valid.
+                let mut found: libc::stat = unsafe { core::mem::zeroed() };
+                match super::stat::lstat(name, &mut found) {
+                    0 => Err(Errno::EXIST),
+                    _ if crate::answer::errno() == libc::ENOENT => Ok(()),
+                    _ => Err(Errno::from_raw_os_error(crate::answer::errno())),
+                }
+            });
+            // What could not be found is an empty name.
+            if free.is_err() {
+                let _ = user::put_bytes(template, b"\0");
+            }
+            template
+        };
+        let mut buffer = [0; user::PATH_MAX];
+        let kernels = path::surely_foreign(libc::AT_FDCWD, template)
+            || matches!(path::locate(libc::AT_FDCWD, template, &mut buffer), Place::Foreign);
+        if kernels { next(template) } else { ours() }
+    }
+
     fn mkdtemp(template: *mut c_char) -> *mut c_char {
         let ours = || give(with_new_name(template, 0, make_directory).map(|()| template));
         make(template, || next(template), ours)

@@ -116,6 +116,13 @@ hooks! {
         own_directory(buffer, user::PATH_MAX).map_or(null_mut(), give)
     }
 
+    fn __getwd_chk(buffer: *mut c_char, room: usize) -> *mut c_char {
+        if working_directory::current().is_none() {
+            return next(buffer, room);
+        }
+        own_directory(buffer, room.min(user::PATH_MAX)).map_or(null_mut(), give)
+    }
+
     fn get_current_dir_name() -> *mut c_char {
         if working_directory::current().is_none() {
             return next();
