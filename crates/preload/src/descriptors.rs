@@ -227,12 +227,12 @@ fn internal() -> [libc::c_int; 5] {
 /// True when anything was missing.
 #[cold]
 pub fn restore(file_system: &FileSystem) -> bool {
-    let [directory, images, file, _] = file_system.region().own_descriptors();
+    let [directory, tags, images, file, _] = file_system.region().own_descriptors();
     let wanted: [(libc::c_int, &[u8], OFlags); 4] = [
         (directory, b"", OFlags::RDONLY | OFlags::DIRECTORY),
         (images, b"/images", OFlags::RDONLY | OFlags::DIRECTORY),
         (file, b"/memory/region", OFlags::RDWR),
-        (tags::folder_number(), b"/tags", OFlags::RDONLY | OFlags::DIRECTORY),
+        (tags, b"/tags", OFlags::RDONLY | OFlags::DIRECTORY),
     ];
     let mut restored = false;
     for (number, name, flags) in wanted {

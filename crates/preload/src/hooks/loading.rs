@@ -15,6 +15,9 @@ const LIBRARIES_MAX: usize = 512;
 /// Room for `/proc/self/fd/N`.
 const NAME_MAX: usize = 64;
 
+/// Lowest number for descriptors of our own, out of the way of programs that count on theirs.
+const INTERNAL_FROM: i32 = 1000;
+
 /// A library that was copied.
 struct Library {
     inode: AtomicU64,
@@ -86,7 +89,7 @@ fn find_or_copy(inode: InodeId, modified: u64) -> Result<*const c_char> {
     }
     let library = LIBRARIES.get(count).ok_or(Errno::MFILE)?;
     let memory = programs::copy_inode(inode)?;
-    let memory = rustix::io::fcntl_dupfd_cloexec(&memory, crate::tags::INTERNAL_FROM).unwrap_or(memory);
+    let memory = rustix::io::fcntl_dupfd_cloexec(&memory, INTERNAL_FROM).unwrap_or(memory);
     // SAFETY: only the holder of the lock writes, and nobody reads this entry yet.
     let name = unsafe { &mut *library.name.get() };
     lifeboat_region::process::decimal(b"/proc/self/fd/", memory.as_raw_fd() as u64, b"\0", name);
