@@ -437,7 +437,7 @@ static int visit_some(const char *path, const struct stat *found, int kind, stru
     return FTW_CONTINUE;
 }
 static int visit_simply(const char *path, const struct stat *found, int kind) {
-    visits += 1 + kind + strlen(path);
+    visits += 1 + kind + (path[0] == 0);
     visited += found->st_size * (kind == FTW_F);
     return 0;
 }
