@@ -4,7 +4,7 @@ use crate::device;
 use crate::error::UnmountError;
 use crate::serve::clean_up;
 use crate::table::mounted_at;
-use lifeboat_region::place::{PlaceError, RegionDirectory};
+use lifeboat_region::place::{MountNote, PlaceError, RegionDirectory};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,18 +33,18 @@ pub fn unmount(at: &Path, mode: UnmountMode) -> Result<(), UnmountError> {
         Err(error) => return Err(error.into()),
     };
     let server = directory.as_ref().map_or(Ok(None), |directory| server_of(directory, at))?;
-    let is_alive = server.as_ref().is_some_and(|server| server.alive);
+    let is_alive = server.as_ref().is_some_and(|server| server.note.is_alive());
     device::unmount(&mounted.at, mode == UnmountMode::Lazily || !is_alive)?;
     let (Some(directory), Some(server)) = (directory, server) else { return Ok(()) };
     if !is_alive {
         let mounts = directory.lock_mounts()?;
-        clean_up(&mounts, at, &server.prefix, server.made);
+        clean_up(&mounts, at, &server.prefix, server.note.made);
         return Ok(());
     }
     let end = Instant::now() + PATIENCE;
-    while server_of(&directory, at).is_ok_and(|now| now.is_some_and(|now| now.pid == server.pid && now.alive)) {
+    while server.note.is_alive() {
         if mode == UnmountMode::Lazily || Instant::now() > end {
-            return Err(UnmountError::StillServed { at: at.to_path_buf(), pid: server.pid });
+            return Err(UnmountError::StillServed { at: at.to_path_buf(), pid: server.note.pid });
         }
         std::thread::sleep(STEP);
     }
@@ -52,9 +52,8 @@ pub fn unmount(at: &Path, mode: UnmountMode) -> Result<(), UnmountError> {
 }
 
 struct Server {
-    pid: u32,
-    alive: bool,
-    made: bool,
+    /// Without the place, which is `prefix`.
+    note: MountNote<'static>,
     prefix: Vec<u8>,
 }
 
@@ -64,8 +63,7 @@ fn server_of(directory: &RegionDirectory, at: &Path) -> Result<Option<Server>, P
     directory.for_each_mount(&mut |note| {
         let path = Path::new(std::ffi::OsStr::from_bytes(note.prefix));
         if crate::table::real_path(path) == crate::table::real_path(at) {
-            found =
-                Some(Server { pid: note.pid, alive: note.is_alive(), made: note.made, prefix: note.prefix.to_vec() });
+            found = Some(Server { note: MountNote { prefix: b"/", ..note }, prefix: note.prefix.to_vec() });
         }
         found.is_none()
     })?;

@@ -61,6 +61,17 @@ pub fn start_time(pid: u32) -> Result<u64> {
     parse_start_time(&text[..have]).ok_or(Errno::IO)
 }
 
+/// Whether the process is a zombie, whose memory is gone and whose parent has not looked yet.
+pub fn has_exited(pid: u32) -> bool {
+    let mut path = [0; 64];
+    let length = decimal(b"/proc/", pid as u64, b"/stat", &mut path);
+    let mut text = [0; 1024];
+    let Ok(have) = read_small(&path[..length], &mut text) else { return false };
+    // Behind the name of the command, which may hold anything.
+    let state = text[..have].iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
+    matches!(state, Some(b'Z' | b'X'))
+}
+
 /// Start time of this process.
 pub fn own_start_time() -> Result<u64> {
     let mut text = [0; 1024];

@@ -36,7 +36,7 @@ use super::populate::{Finish, check_before, populate};
 use super::{Carrier, Created, Survives, create_file, new_path, tmpfs};
 use crate::budget;
 use crate::place::{Reason, RegionDirectory, ShownPath, Text};
-use crate::process::{decimal, parse_decimal, pid_namespace, read_small, start_time};
+use crate::process::{has_exited, parse_decimal, pid_namespace, start_time};
 
 pub use hugetlb::KeeperHugetlb;
 pub use process::{Keeping, keep_descriptors_from_children};
@@ -300,17 +300,6 @@ impl KeeperNote {
         }
         !self.is_alive()
     }
-}
-
-/// Whether the process is a zombie, whose memory is gone and whose parent has not looked yet.
-fn has_exited(pid: u32) -> bool {
-    let mut path = [0; 64];
-    let length = decimal(b"/proc/", u64::from(pid), b"/stat", &mut path);
-    let mut text = [0; 1024];
-    let Ok(have) = read_small(&path[..length], &mut text) else { return false };
-    // Behind the name of the command, which may hold anything.
-    let state = text[..have].iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
-    matches!(state, Some(b'Z' | b'X'))
 }
 
 /// The carrier of a region that has, or had, a keeper.

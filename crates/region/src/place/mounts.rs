@@ -45,7 +45,8 @@ impl<'a> MountNote<'a> {
 
     /// Whether its process lives; one in another pid namespace counts as alive.
     pub fn is_alive(&self) -> bool {
-        process::pid_namespace() != Ok(self.namespace) || process::start_time(self.pid) == Ok(self.start)
+        let is_same = || process::start_time(self.pid) == Ok(self.start) && !process::has_exited(self.pid);
+        process::pid_namespace() != Ok(self.namespace) || is_same()
     }
 
     fn parse(line: &'a [u8]) -> Option<MountNote<'a>> {
