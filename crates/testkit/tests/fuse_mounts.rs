@@ -1,13 +1,16 @@
 //! The fear: a mount that cannot be undone, that stays dead after its server was killed, that shows other bytes than
 //! intercepted programs see, or that takes the region with it.
 
-use lifeboat_testkit::command::{lifeboat, limited};
-use lifeboat_testkit::fuse_mount::FuseMounted;
+use lifeboat_testkit::command::{lifeboat, limited, path};
+use lifeboat_testkit::fuse_mount::{FuseMounted, may_mount};
+use lifeboat_testkit::programs::is_installed;
 use lifeboat_testkit::random::bytes;
 use lifeboat_testkit::residue::NoResidue;
+use lifeboat_testkit::scratch::{ScratchDirectory, is_root, tag};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -248,4 +251,94 @@ fn removals_by_others_are_answered_and_never_mistaken() {
     }
     drop(mounted.unmount(&[]));
     check_is_clean(&mounted);
+}
+
+/// `lifeboat` as somebody who may not mount: as user 65534 where the tests run as root.
+struct OrdinaryUser {
+    name: String,
+    /// Holds copies of the command and the library: the build folder may be closed to others.
+    folder: ScratchDirectory,
+}
+
+impl OrdinaryUser {
+    fn new(label: &str) -> Self {
+        let folder = ScratchDirectory::new("/tmp", label);
+        for file in ["lifeboat", "liblifeboat_preload.so"] {
+            let built = path().with_file_name(file);
+            std::fs::copy(built, folder.path().join(file)).expect("copy a build product");
+        }
+        Self { name: format!("{}-{label}", tag()), folder }
+    }
+
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let mut limited = limited(&command, 60);
+        if is_root() {
+            limited.uid(65534).gid(65534);
+        }
+        limited
+    }
+
+    fn lifeboat(&self, arguments: &[&str]) -> Output {
+        self.command(&self.folder.path().join("lifeboat"), arguments).output().expect("start lifeboat")
+    }
+}
+
+impl Drop for OrdinaryUser {
+    fn drop(&mut self) {
+        self.lifeboat(&["region", "remove", "--force", &self.name]);
+    }
+}
+
+#[test]
+fn ordinary_users_mount_through_fusermount3() {
+    let _nothing_left = NoResidue::begin();
+    if !is_installed("fusermount3") || !may_mount() {
+        return;
+    }
+    let user = OrdinaryUser::new("user");
+    let at = user.folder.path().join("mount");
+    let at_text = at.to_str().expect("text");
+    let done = |output: &Output| assert!(output.status.success(), "{}", text(output));
+    done(&user.lifeboat(&["region", "create", &user.name, "--size", "32MiB"]));
+    let command = user.folder.path().join("lifeboat");
+    let command = command.to_str().expect("text");
+    let without = ["PATH=/nowhere", command, "mount", "--name", &user.name, at_text];
+    let without = user.command(Path::new("/usr/bin/env"), &without).output().expect("start env");
+    assert_eq!(without.status.code(), Some(1));
+    assert!(text(&without).contains("fuse3"), "the package is named: {}", text(&without));
+    assert!(!at.exists(), "nothing is left of the attempt");
+
+    let run = |script: &str| {
+        let shell = Path::new("/bin/sh");
+        let output = user.command(shell, &["-c", script]).output().expect("start sh");
+        (output.status.success(), text(&output))
+    };
+    // Over a directory that was made for the mount, then over the unwritable one that `exec` makes.
+    for round in ["made", "covered"] {
+        if round == "covered" {
+            done(&user.lifeboat(&["exec", "--name", &user.name, "--mount", at_text, "--", "true"]));
+            assert_eq!(std::fs::metadata(&at).expect("stat").mode() & 0o222, 0, "unwritable");
+        }
+        done(&user.lifeboat(&["mount", "--name", &user.name, at_text]));
+        assert!(is_mounted(&at), "{round}");
+        assert_eq!(
+            run(&format!("echo {round} >> {at_text}/file && tail -n 1 {at_text}/file")),
+            (true, format!("{round}\n"))
+        );
+        let intercepted =
+            user.lifeboat(&["exec", "--name", &user.name, "--mount", at_text, "--", "cat", &format!("{at_text}/file")]);
+        assert!(text(&intercepted).ends_with(&format!("{round}\n")), "{}", text(&intercepted));
+        if is_root() {
+            let others = std::fs::read_dir(&at).map(drop).map_err(|error| error.raw_os_error());
+            assert_eq!(others, Err(Some(libc::EACCES)), "the mount is its user's alone");
+        }
+        done(&user.lifeboat(&["unmount", at_text]));
+        assert!(!is_mounted(&at));
+        assert_eq!(at.exists(), round == "covered");
+    }
+    assert_eq!(std::fs::metadata(&at).expect("stat").mode() & 0o222, 0, "as unwritable as before");
+    done(&user.lifeboat(&["region", "remove", &user.name]));
+    assert!(!at.exists(), "the cover goes with the region");
 }
