@@ -9,7 +9,7 @@
 //! `protected_hardlinks` forbids.
 
 use lifeboat_testkit::child::{self, Role, number, setting};
-use lifeboat_testkit::command::Mounted;
+use lifeboat_testkit::command::{Mounted, lifeboat};
 use lifeboat_testkit::fuse_mount::FuseMounted;
 use lifeboat_testkit::model::checks;
 use lifeboat_testkit::model::scenario::{self, Transcript};
@@ -80,19 +80,34 @@ fn random_operations_of_an_unmodified_program_answer_as_on_tmpfs() {
 }
 
 #[test]
-fn random_operations_through_the_kernel_answer_as_on_tmpfs() {
+fn random_operations_of_four_processes_through_the_kernel_answer_as_on_tmpfs() {
     let _nothing_left = NoResidue::begin();
-    let (sequences, limit) = if report::full() { (300, 1200) } else { (16, 120) };
+    let (sequences, limit) = if report::full() { (100, 1200) } else { (8, 150) };
     let Some(mounted) = FuseMounted::new("model-fuse", "96MiB") else { return };
     let kernel = ScratchDirectory::on_tmpfs("model-fuse");
     let first = seed(4711);
-    let reports = Role::new("sequences in the kernel's mount")
-        .with("MOUNT", mounted.at().display())
-        .with("KERNEL", kernel.path().display())
-        .with("SEED", first)
-        .with("SEQUENCES", sequences)
-        .run(Duration::from_secs(limit));
-    report::note("model through the kernel's mount", &format!("seed {first}: {}", reports.join("; ")));
+    let processes: Vec<_> = (0..4)
+        .map(|number| {
+            // Each in directories of its own: only so is there one right answer.
+            let name = format!("process {number}");
+            let (ours, theirs) = (mounted.make(&name), kernel.make(&name));
+            Role::new("sequences in the kernel's mount")
+                .with("MOUNT", ours.display())
+                .with("KERNEL", theirs.display())
+                .with("SEED", first.wrapping_add(number << 32))
+                .with("SEQUENCES", sequences)
+                .spawn()
+        })
+        .collect();
+    for process in processes {
+        let ended = process.wait(Duration::from_secs(limit));
+        assert!(ended.status.is_some_and(|status| status.success()), "{}", ended.describe());
+        report::note("model through the kernel's mount", &format!("seed {first}: {}", ended.reports.join("; ")));
+    }
+    let output = mounted.unmount(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let checked = lifeboat(["region", "check", mounted.region().name()]).output().expect("start lifeboat");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
