@@ -10,6 +10,7 @@ mod callers;
 mod change;
 mod device;
 mod error;
+mod locks;
 mod names;
 mod nodes;
 mod open_files;

@@ -6,18 +6,20 @@
 
 use crate::attributes::{BLOCK_SIZE, new_time, to_kernel};
 use crate::change::Change;
+use crate::locks::{Asked, Locks};
 use crate::nodes::Nodes;
 use crate::open_files::OpenFiles;
 use fuser::{
     CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, NAME_LONGEST, OpenFile, Stat};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// For calls that make nothing: whatever the kernel has allowed.
@@ -31,9 +33,10 @@ const TARGET_LONGEST: usize = lifeboat_fs::PATH_LONGEST;
 
 /// A region served to the kernel.
 pub(crate) struct Service {
-    pub(crate) files: FileSystem,
+    pub(crate) files: Arc<FileSystem>,
     pub(crate) nodes: Nodes,
     pub(crate) open: OpenFiles,
+    pub(crate) locks: Arc<Locks>,
 }
 
 impl std::fmt::Debug for Service {
@@ -71,7 +74,12 @@ fn handle(file: OpenFile) -> FileHandle {
 
 impl Service {
     pub(crate) fn new(files: FileSystem) -> Service {
-        Service { nodes: Nodes::new(files.root()), open: OpenFiles::default(), files }
+        Service {
+            nodes: Nodes::new(files.root()),
+            open: OpenFiles::default(),
+            locks: Arc::default(),
+            files: Arc::new(files),
+        }
     }
 
     /// Answers a look-up, and counts it.
@@ -116,6 +124,7 @@ impl Filesystem for Service {
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            InitFlags::FUSE_POSIX_LOCKS,
         ] {
             let _ = config.add_capabilities(wanted);
         }
@@ -296,17 +305,62 @@ impl Filesystem for Service {
         answer_count(self.write_from(request, ino.0, slot(file), offset, data, (write_flags, flags.0)), reply);
     }
 
+    fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let done = self.nodes.find(ino.0).and_then(|id| self.locks.drop_owner(&self.files, id, owner.0));
+        answer_empty(done, reply);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        through: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let (through, range) = (slot(through), (start, end));
+        match self.nodes.find(ino.0) {
+            Ok(id) => self.find_lock(&Asked { id, through, owner: owner.0, pid, range, kind }, reply),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        through: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        _: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (through, range, pid) = (slot(through), (start, end), request.pid());
+        match self.nodes.find(ino.0) {
+            Ok(id) => self.set_lock(&Asked { id, through, owner: owner.0, pid, range, kind }, sleep, reply),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         file: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        answer_empty(self.close(slot(file)), reply);
+        let unlocked = self.nodes.find(ino.0).and_then(|id| self.locks.drop_through(&self.files, id, slot(file)));
+        answer_empty(self.close(slot(file)).and(unlocked), reply);
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
