@@ -52,7 +52,7 @@ impl Options {
 /// Runs the stages and closes with the counts.
 pub fn run(options: &Options) -> Outcome {
     let start = Instant::now();
-    tools::prepare(&[Purpose::Test])?;
+    tools::prepare(if options.full { &[Purpose::Test, Purpose::Full] } else { &[Purpose::Test] })?;
     let workspace = Workspace::read()?;
     workspace::check_toolchain(&workspace)?;
     let mut report = Report::with_allowed_skips(&workspace.root.join("xtask/allowed_skips.txt"))?;

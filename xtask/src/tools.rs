@@ -12,6 +12,8 @@ use std::time::Duration;
 pub enum Purpose {
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask test --full`
+    Full,
     /// `cargo xtask demo`
     Demo,
     /// `cargo xtask demo --lammps`
@@ -44,6 +46,13 @@ const TOOLS: &[Tool] = &[
     tool("bash", "bash", "runs unmodified under interception", &[Purpose::Test]),
     tool("fusermount3", "fuse3", "mounts regions for ordinary users", &[Purpose::Test]),
     tool("go", "golang-go", "compiles a test program without libc", &[Purpose::Test]),
+    tool("/usr/sbin/setcap", "libcap2-bin", "gives a test program rights of its own", &[Purpose::Test]),
+    tool("make", "make", "builds below the mount", &[Purpose::Full]),
+    tool("fio", "fio", "writes and verifies below the mount", &[Purpose::Full]),
+    tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
+    tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Full]),
+    tool("h5repack", "hdf5-tools", "reads and writes HDF5 files below the mount", &[Purpose::Full]),
+    tool("/usr/share/doc/libpython3-testsuite", "libpython3-testsuite", "Python's own tests", &[Purpose::Full]),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),
     tool("mpicc.mpich", "libmpich-dev", "compiles the solvers", &[Purpose::Demo]),
     tool("mpiexec.openmpi", "openmpi-bin", "runs LAMMPS", &[Purpose::Lammps]),

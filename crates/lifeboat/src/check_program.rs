@@ -130,8 +130,7 @@ fn examine(image: Image, hooks: &Image) -> Report {
     missed.extend(raw_calls(&own));
     missed.extend(own_definitions(&loaded.images[0], hooks));
     missed.sort_by_key(|group| (group.weight != Weight::Fuse, group.weight == Weight::Seldom));
-    let served: BTreeSet<String> =
-        own.iter().flat_map(|image| image.undefined.intersection(&hooks.defined)).cloned().collect();
+    let served = served_functions(&own, hooks);
     let matters = missed.iter().any(|group| group.weight != Weight::Seldom) || !loaded.missing.is_empty();
     let verdict = match (needs_fuse.is_empty(), matters) {
         (false, _) => Verdict::NeedsFuse,
@@ -156,12 +155,22 @@ fn is_of_libc(image: &Image) -> bool {
     LIBC.iter().any(|part| name.starts_with(part))
 }
 
+/// Functions that the program or its libraries call and the interception library serves.
+fn served_functions(own: &[&Image], hooks: &Image) -> BTreeSet<String> {
+    let refused = calls::GROUPS.iter().filter(|group| group.weight == Weight::Fuse).flat_map(|group| group.functions);
+    let refused: BTreeSet<&str> = refused.copied().collect();
+    let called = own.iter().flat_map(|image| image.undefined.intersection(&hooks.defined));
+    called.filter(|function| !refused.contains(function.as_str())).cloned().collect()
+}
+
 /// Functions that the program or its libraries call and the interception library lacks.
 fn missed_functions(own: &[&Image], hooks: &Image) -> Vec<Missed> {
     let mut missed = Vec::new();
     for group in calls::GROUPS {
         let mut calls: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for function in group.functions.iter().filter(|function| !hooks.defined.contains(**function)) {
+        // What only the kernel can do is defined in the interception library to be refused.
+        let is_missed = |function: &&&str| group.weight == Weight::Fuse || !hooks.defined.contains(**function);
+        for function in group.functions.iter().filter(is_missed) {
             let users = users_of(own, function);
             if !users.is_empty() {
                 calls.insert(function.to_string(), users);

@@ -1,13 +1,13 @@
 //! libc's functions that reach a file without passing through another function that could be intercepted.
 //!
 //! What is served is not written here: that is what the interception library defines. A function of this table that the
-//! library defines is served; one that it lacks is missed. Functions in neither (`strlen`, and `fread` on a stream that
+//! library defines is served, or refused with an error; one that it lacks is missed. Functions in neither (`strlen`, and `fread` on a stream that
 //! an intercepted `fopen` made) concern no file by themselves.
 
 /// What becomes of a call that the interception library lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// The kernel does it without libc: only FUSE serves it.
+    /// The kernel does it without libc: only FUSE serves it. The interception library may define it, to refuse it.
     Fuse,
     /// It meets the covered directory, or the placeholder of an open file.
     Missed,
@@ -79,15 +79,6 @@ pub const GROUPS: &[Group] = &[
             "__write_nocancel",
             "__xmknod",
             "__xmknodat",
-        ],
-    },
-    Group {
-        what: "opens a file in the started process",
-        weight: Weight::Seldom,
-        functions: &[
-            "posix_spawn_file_actions_addchdir_np",
-            "posix_spawn_file_actions_addfchdir_np",
-            "posix_spawn_file_actions_addopen",
         ],
     },
     Group {

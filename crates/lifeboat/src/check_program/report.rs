@@ -76,7 +76,9 @@ impl Report {
         match self.verdict {
             Verdict::Served => writeln!(out, "{}: every file call would be served ({found})", self.program)?,
             Verdict::Partly => writeln!(out, "{}: not every file call would be served ({found})", self.program)?,
-            Verdict::NeedsFuse => writeln!(out, "{}: does not see the mount, needs FUSE", self.program)?,
+            Verdict::NeedsFuse => {
+                writeln!(out, "{}: does not see the mount, needs FUSE (`lifeboat mount`)", self.program)?
+            }
         }
         for reason in &self.needs_fuse {
             writeln!(out, "  because         {reason}")?;
