@@ -6,6 +6,7 @@ use crate::huge_pages::{Refused, SetAside};
 use crate::report::Report;
 use crate::run::{self, Running};
 use crate::workspace::{self, Workspace};
+use lifeboat_kernels::{Level, tuning};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// One test program.
+#[derive(Clone)]
 pub struct Program {
     /// Package and target, as in `lifeboat-fs/rename`.
     pub name: String,
@@ -58,6 +60,7 @@ pub fn build(workspace: &Workspace) -> Outcome<Vec<Program>> {
 }
 
 /// Where and as whom test programs run.
+#[derive(Clone, Copy)]
 pub struct Setting<'a> {
     /// Said beside the names of tests.
     pub label: &'a str,
@@ -69,6 +72,8 @@ pub struct Setting<'a> {
     pub user: Option<User<'a>>,
     /// The cgroup to run in.
     pub cgroup: Option<&'a MemoryCgroup>,
+    /// Instructions that the programs and what they start may use at most; none: all that the machine has.
+    pub kernels: Option<Level>,
 }
 
 /// An ordinary user.
@@ -109,7 +114,11 @@ impl Setting<'_> {
         command
             .env("LIFEBOAT_BIN_DIR", self.binaries)
             .env("CARGO_MANIFEST_DIR", &program.folder)
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .env_remove(tuning::LEVEL_KEY);
+        if let Some(level) = self.kernels {
+            command.env(tuning::LEVEL_KEY, level.name());
+        }
         if let Some(user) = &self.user {
             command.current_dir(user.home).env("HOME", user.home).env("TMPDIR", user.temporary);
             command.env("CARGO_MANIFEST_DIR", user.stage.package(&program.folder));
@@ -143,7 +152,8 @@ impl Setting<'_> {
 
     /// Runs a test program and counts its tests.
     pub fn run(&self, program: &Program, report: &mut Report) -> Outcome {
-        let name = format!("{}{}", program.name, self.label);
+        let kernels = self.kernels.map_or(String::new(), |level| format!(" ({})", level.name()));
+        let name = format!("{}{}{kernels}", program.name, self.label);
         let limit = Duration::from_secs(if self.full { 5400 } else { 600 });
         let (start, kills) = (Instant::now(), self.kills());
         let pages = self.huge_pages_for(program, report)?;

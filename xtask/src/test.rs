@@ -10,14 +10,33 @@ use crate::suite::{self, Program, Setting, User};
 use crate::tools::{self, Purpose};
 use crate::workspace::{self, Workspace};
 use crate::{processes, run};
+use lifeboat_kernels::Level;
 use std::path::Path;
 use std::time::Instant;
 
 /// Packages whose tests run a second time as an ordinary user in a small cgroup.
 const TWICE: &[&str] = &["lifeboat-testkit", "lifeboat-region"];
 
+/// Shows that non-temporal stores are fenced: with scalar instructions there are none.
+const LITMUS: &str = "lifeboat-kernels/litmus_publication";
+
+/// Test programs in which the data path matters, with those that show which instructions run: repeated with fewer
+/// instructions.
+const ON_DATA_PATH: &[&str] = &[
+    LITMUS,
+    "lifeboat-testkit/kernel_levels",
+    "lifeboat-testkit/model_against_tmpfs",
+    "lifeboat-testkit/a_killed_writer_loses_nothing",
+    "lifeboat-testkit/full_region",
+    "lifeboat-testkit/mapped_space",
+    "lifeboat-testkit/unmodified_programs",
+];
+
 /// The stages in the order in which they run.
-const STAGES: &[&str] = &["format", "clippy", "deny", "floors", "no_std", "build", "crates", "root", "user"];
+const STAGES: &[&str] = &["format", "clippy", "deny", "floors", "no_std", "build", "crates", "root", "user", "kernels"];
+
+/// Those of them that run test programs.
+const RUNNING: &[&str] = &["crates", "root", "user", "kernels"];
 
 /// What to test.
 #[derive(clap::Args)]
@@ -25,7 +44,8 @@ pub struct Options {
     /// Also the long harnesses, and `cargo deny` (installed if missing)
     #[arg(long)]
     full: bool,
-    /// Only this stage (format, clippy, deny, floors, no_std, build, crates, root, user), or this package or test program
+    /// Only this stage (format, clippy, deny, floors, no_std, build, crates, root, user, kernels), or this package or
+    /// test program
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -36,8 +56,8 @@ impl Options {
         match self.only.as_deref() {
             None => true,
             Some(only) if only == stage => true,
-            Some(only) if stage == "build" => !STAGES.contains(&only) || ["crates", "root", "user"].contains(&only),
-            Some(only) => !STAGES.contains(&only) && ["crates", "root", "user"].contains(&stage),
+            Some(only) if stage == "build" => !STAGES.contains(&only) || RUNNING.contains(&only),
+            Some(only) => !STAGES.contains(&only) && RUNNING.contains(&stage),
         }
     }
 
@@ -143,27 +163,28 @@ fn run_programs(options: &Options, workspace: &Workspace, report: &mut Report) -
         report.pass();
         Ok(())
     })?;
-    let Some(folder) = binaries else { return Ok(()) };
+    // Nothing was built: that has been said.
+    let Some(folder) = binaries.filter(|_| !programs.is_empty()) else { return Ok(()) };
     let stage = Stage::make("test")?;
     for name in ["lifeboat", "liblifeboat_preload.so"] {
         stage.copy(&folder.join(name))?;
     }
     programs.retain(|program| options.wants_program(program));
+    let all =
+        Setting { label: "", binaries: stage.folder(), full: options.full, user: None, cgroup: None, kernels: None };
     let (twice, once): (Vec<_>, Vec<_>) = programs.into_iter().partition(|p| TWICE.contains(&p.package.as_str()));
     if let Some(only) = options.only.as_deref().filter(|_| twice.is_empty() && once.is_empty()) {
         return Err(Failure::new(format!("no stage, package or test program is called {only}")));
     }
     if options.wants("crates") {
-        let setting = Setting { label: "", binaries: stage.folder(), full: options.full, user: None, cgroup: None };
         let documentation = options.only.is_none();
-        run_stage("crates", "tests of the crates", &setting, &once, report, |report| {
+        run_stage("crates", "tests of the crates", &all, &once, report, |report| {
             if documentation { suite::documentation(workspace, report) } else { Ok(()) }
         })?;
     }
     let root = rustix::process::geteuid().is_root();
     if options.wants("root") && root {
-        let setting =
-            Setting { label: " (root)", binaries: stage.folder(), full: options.full, user: None, cgroup: None };
+        let setting = Setting { label: " (root)", ..all };
         run_stage("root", "whole programs and carriers, as root", &setting, &twice, report, |_| Ok(()))?;
     } else if options.wants("root") {
         report.stage("root", "whole programs and carriers, as root", |report| {
@@ -171,7 +192,37 @@ fn run_programs(options: &Options, workspace: &Workspace, report: &mut Report) -
             Ok(())
         })?;
     }
-    if options.wants("user") { as_ordinary_user(options, &stage, &twice, root, report) } else { Ok(()) }
+    if options.wants("user") {
+        as_ordinary_user(&all, &stage, &twice, root, report)?;
+    }
+    if options.wants("kernels") {
+        let label = if root { " (root)" } else { " (user)" };
+        let programs = on_data_path(&[once, twice].concat(), options.only.is_some())?;
+        with_fewer_instructions(&Setting { label, ..all }, &programs, report)?;
+    }
+    Ok(())
+}
+
+/// Those of the programs that are repeated with fewer instructions. All must be there unless some were asked for.
+fn on_data_path(programs: &[Program], selected: bool) -> Outcome<Vec<Program>> {
+    let find = |name: &&str| programs.iter().find(|program| program.name == **name).cloned();
+    match ON_DATA_PATH.iter().find(|name| !selected && find(name).is_none()) {
+        Some(name) => Err(Failure::new(format!("no test program is called {name}; correct the list in xtask"))),
+        None => Ok(ON_DATA_PATH.iter().filter_map(find).collect()),
+    }
+}
+
+/// The data path once more at each level below this machine's best.
+fn with_fewer_instructions(all: &Setting, programs: &[Program], report: &mut Report) -> Outcome {
+    let best = lifeboat_kernels::level();
+    for level in Level::ALL.into_iter().filter(|level| *level < best) {
+        // The long harnesses have run once: what they are long for are not these instructions.
+        let setting = Setting { kernels: Some(level), full: false, ..*all };
+        let fitting: Vec<Program> =
+            programs.iter().filter(|program| level > Level::Scalar || program.name != LITMUS).cloned().collect();
+        run_stage("kernels", "the data path once more", &setting, &fitting, report, |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 fn run_stage(
@@ -183,7 +234,8 @@ fn run_stage(
     more: impl FnOnce(&mut Report) -> Outcome,
 ) -> Outcome {
     let before = Surroundings::before_tests();
-    report.stage(name, what, |report| {
+    let level = setting.kernels.unwrap_or_else(lifeboat_kernels::level);
+    report.stage(name, &format!("{what}; kernels: {}", level.name()), |report| {
         for program in programs {
             setting.run(program, report)?;
         }
@@ -192,13 +244,7 @@ fn run_stage(
     })
 }
 
-fn as_ordinary_user(
-    options: &Options,
-    stage: &Stage,
-    programs: &[Program],
-    root: bool,
-    report: &mut Report,
-) -> Outcome {
+fn as_ordinary_user(all: &Setting, stage: &Stage, programs: &[Program], root: bool, report: &mut Report) -> Outcome {
     let cgroup = match MemoryCgroup::make() {
         Ok(cgroup) => Some(cgroup),
         Err(failure) => {
@@ -216,8 +262,7 @@ fn as_ordinary_user(
         }
     }
     let user = root.then_some(User { number, stage, home: &home, temporary: &temporary });
-    let setting =
-        Setting { label: " (user)", binaries: stage.folder(), full: options.full, user, cgroup: cgroup.as_ref() };
+    let setting = Setting { label: " (user)", user, cgroup: cgroup.as_ref(), ..*all };
     let place = if cgroup.is_some() { ", in 512 MiB" } else { "" };
     if let (Some(cgroup), Some(user)) = (&cgroup, owner) {
         cgroup.give_to(user)?;

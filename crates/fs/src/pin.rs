@@ -196,24 +196,43 @@ impl FileSystem {
         self.region().commit_exchange(self.pin_at(pin.index)?, pin.word, 0, MustFence::nothing()).map(|_| ())
     }
 
-    /// Whether some mapping shows units of the inode with this number.
+    /// Whether some mapping, perhaps of a process that is gone, shows units of the inode with this number.
     pub(crate) fn is_pinned_number(&self, number: u64) -> Result<bool> {
-        self.has_pin(number, HELD)
+        self.has_pin(number, HELD, |_, _| Ok(true))
     }
 
-    /// Whether a writable mapping shows units of the inode.
+    /// Whether a living process has units of the inode mapped. Programs end without unmapping: what pins they left on
+    /// this inode are dropped.
+    pub(crate) fn is_pinned_by_the_living(&self, inode: InodeId) -> Result<bool> {
+        self.has_pin(inode.number(), HELD, |at, word| self.lives(at, word))
+    }
+
+    /// Whether a living process has the inode mapped and may write. Drops pins as the above does.
     pub(crate) fn is_pinned_writable(&self, inode: InodeId) -> Result<bool> {
-        self.has_pin(inode.number(), HELD | WRITABLE)
+        self.has_pin(inode.number(), HELD | WRITABLE, |at, word| self.lives(at, word))
     }
 
-    fn has_pin(&self, number: u64, bits: u64) -> Result<bool> {
+    fn has_pin(&self, number: u64, bits: u64, counts: impl Fn(u64, u64) -> Result<bool>) -> Result<bool> {
         for index in 0..self.region().geometry().pins as u32 {
             let at = self.pin_at(index)?;
             let word = self.region().load(at)?;
-            if word & bits == bits && InodeId::from_word(self.region().load(at + 8)?).number() == number {
+            if word & bits == bits
+                && InodeId::from_word(self.region().load(at + 8)?).number() == number
+                && counts(at, word)?
+            {
                 return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    /// Whether the holder of a held pin is there, or cannot be proved gone; drops the pin otherwise.
+    fn lives(&self, at: u64, word: u64) -> Result<bool> {
+        let holder = holder(word);
+        if holder == image::own(self.region())? || image::is_alive(self.region(), holder).unwrap_or(true) {
+            return Ok(true);
+        }
+        self.region().commit_exchange(at, word, 0, MustFence::nothing())?;
         Ok(false)
     }
 
@@ -222,11 +241,8 @@ impl FileSystem {
         for index in 0..self.region().geometry().pins as u32 {
             let at = self.pin_at(index)?;
             let word = self.region().load(at)?;
-            if word & HELD != 0 && !image::is_alive(self.region(), holder(word))? {
-                let own = image::own(self.region())?;
-                if holder(word) != own {
-                    self.region().commit_exchange(at, word, 0, MustFence::nothing())?;
-                }
+            if word & HELD != 0 {
+                self.lives(at, word)?;
             }
         }
         Ok(())

@@ -102,10 +102,15 @@ impl FileSystem {
         if owners.is_empty() || is_announced(self.region(), inode.to_word(), Some(lane.index()))? {
             return Ok(());
         }
+        // Asked once, and only when a unit may be mapped: proving that a process is gone costs system calls.
+        let mut pinned = None;
         for &at in owners {
             let word = self.region().load(at)?;
             let owner = Owner::decode(word).ok_or(DAMAGED)?;
-            if owner.state == OwnerState::Limbo && !(owner.mapped && self.is_pinned_number(inode.number())?) {
+            if owner.mapped && pinned.is_none() {
+                pinned = Some(self.is_pinned_by_the_living(inode)?);
+            }
+            if owner.state == OwnerState::Limbo && !(owner.mapped && pinned == Some(true)) {
                 self.region().commit_exchange(at, word, owner.freed().encode(), MustFence::nothing())?;
             }
         }

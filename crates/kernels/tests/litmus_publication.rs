@@ -210,8 +210,12 @@ fn run(rounds: u64, longest: usize, write: impl Fn(*mut u8, *const u8, usize) + 
     Some(outcome)
 }
 
-/// Blocks of any length stream, so that a round is short and there can be many.
+/// Blocks of any length stream, so that a round is short and there can be many. The environment may limit the
+/// instructions.
 fn stream_always() {
+    if let Some(level) = std::env::var_os(tuning::LEVEL_KEY) {
+        tuning::limit_level_to(level.as_encoded_bytes()).expect("the name of a level");
+    }
     tuning::STREAM_FROM.store(0, Ordering::Relaxed);
 }
 
@@ -219,7 +223,8 @@ fn assert_published(name: &str, write: fn(*mut u8, *const u8, usize)) {
     stream_always();
     let start = Instant::now();
     let Some(outcome) = run(ROUNDS, LONGEST, write) else { return };
-    println!("{name}, fence, flag: {outcome:?} in {:.1} s", start.elapsed().as_secs_f64());
+    let level = lifeboat_kernels::level().name();
+    println!("{name} ({level}), fence, flag: {outcome:?} in {:.1} s", start.elapsed().as_secs_f64());
     assert_eq!(outcome.out_of_order, 0, "{name}: {outcome:?}");
     assert!(outcome.rounds >= ROUNDS_NEEDED, "{name}: too busy a machine to show anything: {outcome:?}");
 }

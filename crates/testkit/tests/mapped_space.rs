@@ -1,11 +1,11 @@
 //! The fear: a file is removed or cut while a process has it mapped, its space is given to another file, and the process
 //! reads or writes what is not its own.
 
-use lifeboat_fs::{Errno, FileSystem, Piece, Pin};
+use lifeboat_fs::{Caller, Errno, FileSystem, LastLink, Piece, Pin};
 use lifeboat_testkit::child::{self, Role, report, setting};
 use lifeboat_testkit::random::bytes;
 use lifeboat_testkit::residue::NoResidue;
-use lifeboat_testkit::scratch::{ScratchRegion, attach, check};
+use lifeboat_testkit::scratch::{ScratchRegion, attach, check, this_user};
 use lifeboat_testkit::volume::{RegionVolume, Volume};
 use std::path::Path;
 use std::time::Duration;
@@ -189,6 +189,29 @@ fn a_forked_child_keeps_the_mapped_space_when_its_parent_ends_at_once() {
     assert!(afterwards + MIB >= whole, "{afterwards} of {whole} bytes came back");
     let checked = check(&files);
     assert!(checked.is_clean(), "{checked}");
+}
+
+#[test]
+fn a_file_that_an_ended_program_left_mapped_gives_its_room_back_at_once() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("mapped", 32 * MIB);
+    let files = region.attach();
+    // Once without a mapping: chunks that were opened for names and blocks stay so.
+    make_file(&files);
+    volume(&files).unlink(None, b"mapped").expect("unlink");
+    let before = files.usage();
+    make_file(&files);
+    let mut mapper = Role::new("mapper").with("REGION", region.path().display()).spawn();
+    assert_eq!(mapper.next_report(LIMIT), "mapped");
+    mapper.kill();
+    let who = Caller { uid: this_user().uid, gid: this_user().gid, groups: &[], umask: 0, checked: true };
+    let inode = files.resolve(&who, files.root(), b"mapped", LastLink::Follow).expect("the file");
+    files.seal(&who, inode).expect("nobody can write to it any more");
+    volume(&files).unlink(None, b"mapped").expect("unlink");
+    let after = files.usage();
+    assert_eq!((after.bytes_free, after.inodes_used), (before.bytes_free, before.inodes_used));
+    let checked = lifeboat_fs::check(&files, &mut |finding| panic!("{finding}")).expect("a check");
+    assert_eq!(checked.reclaimed, 0, "units stayed in limbo");
 }
 
 /// A process that is not our child, killed with the value.

@@ -69,12 +69,17 @@ fn on_pair(
     let asked = (first.is_some(), second.is_some());
     let first = first.or_else(|| entered_end(old, last, &mut first_entered));
     let second = second.or_else(|| entered_end(new, LastLink::Keep, &mut second_entered));
-    if let (Some(from), None) = (first, second)
-        && let Some(error) = wrong_with(new.1)
-    {
-        // What is wrong with the first path comes before that the second is too long or cannot be read.
-        let unusable = (from.start, &TOO_LONG[..]);
-        let result = call::call(|file_system, who| ours(file_system, who, (from.start, from.path), unusable));
+    let wrong = match (first, second) {
+        (Some(_), None) => wrong_with(new.1),
+        (None, Some(_)) => wrong_with(old.1),
+        _ => None,
+    };
+    if let (Some(error), Some(End { start, .. })) = (wrong, first.or(second)) {
+        // Other things are wrong before it comes to the path that is too long or cannot be read.
+        let unusable = End { start, path: &TOO_LONG };
+        let (from, to) = (first.unwrap_or(unusable), second.unwrap_or(unusable));
+        let result =
+            call::call(|file_system, who| ours(file_system, who, (from.start, from.path), (to.start, to.path)));
         return give(result.map_err(|found| if found == Errno::NAMETOOLONG { error } else { found }));
     }
     let (Some(from), Some(to)) = (first, second) else {
