@@ -140,6 +140,11 @@ fn both_foreign(old: PathAt, new: PathAt) -> bool {
 }
 
 fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
+    const EXCHANGE: c_uint = libc::RENAME_EXCHANGE;
+    if flags & !7 != 0 || (flags & EXCHANGE != 0 && flags != EXCHANGE) {
+        // The kernel says so before it looks at a name.
+        return theirs(old, new);
+    }
     if both_foreign(old, new) {
         let answer = theirs(old, new);
         if answer == 0 || !covered::explains_error() {
@@ -152,6 +157,9 @@ fn rename_any(old: PathAt, new: PathAt, flags: c_uint, theirs: impl Fn(PathAt, P
 }
 
 fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, PathAt) -> c_int) -> c_int {
+    if flags & !(libc::AT_SYMLINK_FOLLOW | libc::AT_EMPTY_PATH) != 0 {
+        return theirs(old, new);
+    }
     if let Some(file) = super::stat::meant_by_empty_path(old.0, old.1, flags) {
         return path::on_name(new.0, new.1, not_ours, |file_system, who, start, name| {
             file_system.link(who, file_system.inode_of(file)?, start, name)
