@@ -331,20 +331,23 @@ fn what_is_no_region_is_refused_in_words() {
     other_version(&mut victim);
 }
 
+/// A layout version that this build cannot know.
+const LATER: u32 = lifeboat_region::layout::VERSION + 1;
+
 /// A superblock of a later layout version, with its checksum in order.
 fn other_version(victim: &mut Victim) {
     victim.restore();
     for copy in [0, SUPERBLOCK] {
         let start = copy as usize;
         let mut block: [u8; ENCODED] = victim.whole[start..start + ENCODED].try_into().expect("a superblock");
-        block[8..16].copy_from_slice(&2_u64.to_le_bytes());
+        block[8..16].copy_from_slice(&u64::from(LATER).to_le_bytes());
         let (body, checksum) = block.split_at_mut(ENCODED - 8);
         let sum = u64::from(crc32c(body)) | 1 << 32;
         checksum.copy_from_slice(&sum.to_le_bytes());
         victim.file.write_all_at(&block, copy).expect("another superblock");
     }
     let before = std::fs::read(victim.region.file()).expect("the region's bytes");
-    victim.assert_refused("layout version 2", &["version 2"]);
+    victim.assert_refused("a later layout version", &[&format!("version {LATER}")]);
     assert!(before == std::fs::read(victim.region.file()).expect("the region's bytes"), "another version was touched");
 }
 
