@@ -180,7 +180,6 @@ fn input_and_output_by_the_kernel_itself_never_seem_to_succeed() {
 const KNOWN: &[(&str, &str)] = &[
     ("ExtendedAttributeTests", "the mount has no extended attributes"),
     ("xattr", "the mount has no extended attributes"),
-    ("test_splice", "no splice between a file of the mount and a pipe"),
     ("LargeMmapTests", "a mapping takes space for the holes of its file"),
 ];
 
