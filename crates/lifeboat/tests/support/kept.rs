@@ -149,7 +149,9 @@ pub struct Kept {
 
 impl Kept {
     pub fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.pid.to_string()]).status().unwrap().success());
+        // The shell's own: there may be no program of that name.
+        let status = Command::new("sh").args(["-c", "kill \"$0\" \"$1\"", signal, &self.pid.to_string()]).status();
+        assert!(status.unwrap().success());
     }
 
     /// Whether the keeper ended (or is a zombie that nobody has looked at) within five seconds.
