@@ -198,17 +198,7 @@ impl Stage {
     /// Copies what tests read beside their source: a package's `programs`. Does nothing the second time.
     pub fn copy_package(&self, folder: &Path) -> Outcome {
         let (source, target) = (folder.join("programs"), self.package(folder).join("programs"));
-        if target.exists() || !source.exists() {
-            return Ok(());
-        }
-        fs::create_dir_all(&target).context(format_args!("make {}", target.display()))?;
-        for entry in fs::read_dir(&source).context(format_args!("list {}", source.display()))? {
-            let file = entry.context(format_args!("list {}", source.display()))?.path();
-            let copy = target.join(file.file_name().unwrap_or_default());
-            fs::copy(&file, &copy).context(format_args!("copy {}", file.display()))?;
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).context("make a copy readable")?;
-        }
-        Ok(())
+        if target.exists() || !source.exists() { Ok(()) } else { copy_folder(&source, &target) }
     }
 
     /// A folder in it that belongs to a user alone.
@@ -218,6 +208,22 @@ impl Stage {
         std::os::unix::fs::chown(&folder, user, user).context(format_args!("give {} away", folder.display()))?;
         Ok(folder)
     }
+}
+
+/// Copies a folder with all below it, readable by everyone.
+fn copy_folder(source: &Path, target: &Path) -> Outcome {
+    fs::create_dir_all(target).context(format_args!("make {}", target.display()))?;
+    for entry in fs::read_dir(source).context(format_args!("list {}", source.display()))? {
+        let file = entry.context(format_args!("list {}", source.display()))?.path();
+        let copy = target.join(file.file_name().unwrap_or_default());
+        if file.is_dir() {
+            copy_folder(&file, &copy)?;
+            continue;
+        }
+        fs::copy(&file, &copy).context(format_args!("copy {}", file.display()))?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).context("make a copy readable")?;
+    }
+    Ok(())
 }
 
 impl Drop for Stage {

@@ -50,7 +50,7 @@ const TOOLS: &[Tool] = &[
     tool("make", "make", "builds below the mount", &[Purpose::Full]),
     tool("fio", "fio", "writes and verifies below the mount", &[Purpose::Full]),
     tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
-    tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Full]),
+    tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Test]),
     tool("h5repack", "hdf5-tools", "reads and writes HDF5 files below the mount", &[Purpose::Full]),
     tool("/usr/share/doc/libpython3-testsuite", "libpython3-testsuite", "Python's own tests", &[Purpose::Full]),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),
