@@ -80,5 +80,12 @@ pub fn may_mount() -> bool {
         report::skipped("mounts", "no /dev/fuse");
         return false;
     }
-    is_root() || is_installed("fusermount3")
+    if is_root() {
+        return true;
+    }
+    if !Path::new("/etc/mtab").exists() {
+        report::skipped("mounts", "fusermount3 does nothing without /etc/mtab (a link to /proc/self/mounts)");
+        return false;
+    }
+    is_installed("fusermount3")
 }
