@@ -192,13 +192,17 @@ impl Setting<'_> {
     }
 }
 
+/// Whether a skip names a test: by its own name, or behind the kind of skip and a comma.
+fn names_whole(skip: &str, test: &str) -> bool {
+    skip == test || test.ends_with(&format!("::{skip}")) || skip.ends_with(&format!(", {test}"))
+}
+
 fn count(name: &str, label: &str, told: &Told, report: &mut Report) {
     for test in &told.failed {
         report.fail(&format!("{name}: {test}"), "see its output below");
     }
     // A test that skipped all of itself has said its own name, and has not passed.
-    let skipped_whole =
-        |test: &&String| told.skipped.iter().any(|(what, _)| what == *test || test.ends_with(&format!("::{what}")));
+    let skipped_whole = |test: &&String| told.skipped.iter().any(|(what, _)| names_whole(what, test));
     report.passes(told.passed.iter().filter(|test| !skipped_whole(test)).count());
     for (what, why) in &told.skipped {
         report.skip(&format!("{what}{label}"), why);

@@ -74,22 +74,28 @@ impl Drop for FuseMounted {
     }
 }
 
+/// Says which test is skipped: its thread has its name.
+fn skipped(why: &str) {
+    let thread = std::thread::current();
+    report::skipped(&format!("mounts, {}", thread.name().unwrap_or("a test")), why);
+}
+
 /// Whether this user may mount; says so in a counted line if not.
 pub fn may_mount() -> bool {
     if !Path::new("/dev/fuse").exists() {
-        report::skipped("mounts", "no /dev/fuse");
+        skipped("no /dev/fuse");
         return false;
     }
     if is_root() {
         return true;
     }
     if !Path::new("/etc/mtab").exists() {
-        report::skipped("mounts", "fusermount3 does nothing without /etc/mtab (a link to /proc/self/mounts)");
+        skipped("fusermount3 does nothing without /etc/mtab (a link to /proc/self/mounts)");
         return false;
     }
     // SAFETY: the answer is only compared with null; no other thread of a test asks for a user.
     if unsafe { libc::getpwuid(libc::geteuid()) }.is_null() {
-        report::skipped("mounts", "fusermount3 serves only users with a name, and this one is a number");
+        skipped("fusermount3 serves only users with a name, and this one is a number");
         return false;
     }
     is_installed("fusermount3")
