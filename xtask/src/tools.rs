@@ -52,20 +52,38 @@ const TOOLS: &[Tool] = &[
     tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
     tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Test]),
     tool("h5repack", "hdf5-tools", "reads and writes HDF5 files below the mount", &[Purpose::Full]),
-    tool("/usr/share/doc/libpython3-testsuite", "libpython3-testsuite", "Python's own tests", &[Purpose::Full]),
+    tool(
+        "/usr/share/doc/libpython3.*-testsuite",
+        r"^libpython3\.[0-9]+-testsuite$",
+        "Python's tests",
+        &[Purpose::Full],
+    ),
     tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),
     tool("mpicc.mpich", "libmpich-dev", "compiles the solvers", &[Purpose::Demo]),
     tool("mpiexec.openmpi", "openmpi-bin", "runs LAMMPS", &[Purpose::Lammps]),
     tool("lmp", "lammps", "the application that is killed and restarted", &[Purpose::Lammps]),
 ];
 
-/// Whether a program is in PATH, or a file there.
+/// Whether a program is in PATH, or a file there; its name may have one `*`.
 pub fn present(sign: &str) -> bool {
     if sign.starts_with('/') {
-        return Path::new(sign).exists();
+        return Path::new(sign).exists() || any_is_named(Path::new(sign));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(sign).is_file())
+}
+
+fn any_is_named(pattern: &Path) -> bool {
+    let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
+        return false;
+    };
+    let Some((before, after)) = name.split_once('*') else { return false };
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(before));
+        rest.is_some_and(|rest| rest.ends_with(after))
+    })
 }
 
 /// Installs what is missing for these purposes, telling first. Quiet when nothing is missing.
