@@ -1,5 +1,6 @@
 //! The file system as one value: a region, the prefix under which programs see it, and the root.
 
+use crate::claim::Claims;
 use crate::inode::{self, InodeId};
 use crate::{Errno, NAME_LONGEST, Result};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,6 +23,7 @@ pub struct FileSystem {
     pub(crate) open_file_cursor: AtomicU32,
     /// Whether this process ever asked for a lock of its own on a file.
     pub(crate) process_locks: AtomicBool,
+    pub(crate) claims: Option<Claims>,
 }
 
 impl FileSystem {
@@ -76,6 +78,7 @@ impl FileSystem {
             predecessors_done: AtomicBool::new(false),
             open_file_cursor: AtomicU32::new(0),
             process_locks: AtomicBool::new(false),
+            claims: None,
         })
     }
 

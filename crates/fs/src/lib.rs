@@ -15,6 +15,7 @@ mod append;
 mod attributes;
 mod check;
 mod checksum;
+mod claim;
 mod data;
 mod directory;
 mod file_io;
@@ -42,6 +43,7 @@ mod types;
 mod walk;
 
 pub use check::{CheckSummary, Finding, check, repair};
+pub use claim::{CLAIMS_LONGEST, ClaimTrouble, Claims};
 pub use file_lock::{HeldLock, LOCK_TO_END, LockClass, LockRequest, LockWish};
 pub use file_system::{FileSystem, PREFIX_LONGEST};
 pub use inode::InodeId;

@@ -1,6 +1,7 @@
 //! Making and removing names. Each operation is one transaction: all of it or nothing, whatever dies when.
 
 use crate::attributes::{GROUP_EXECUTE, SETGID};
+use crate::claim::Claim;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
 use crate::types::Caller;
@@ -167,7 +168,9 @@ impl FileSystem {
             if place.slash && !is_directory {
                 return Err(Errno::NOENT);
             }
-            self.with_room(|| self.create_at(who, &place, new, &fill)).map(|_| ())
+            let is_regular = new.mode & inode::TYPE_MASK == inode::REGULAR;
+            let claim = if is_regular { self.claim(&place)? } else { Claim::NONE };
+            self.with_room(|| self.create_at(who, &place, new, &fill)).map(|_| claim.keep())
         })
     }
 
@@ -216,7 +219,8 @@ impl FileSystem {
             if place.slash {
                 return Err(Errno::NOENT);
             }
-            self.with_room(|| self.link_at(who, old, &place))
+            let claim = self.claim_move(old, &place)?;
+            self.with_room(|| self.link_at(who, old, &place)).map(|()| claim.keep())
         })
     }
 
@@ -259,7 +263,9 @@ impl FileSystem {
             if place.slash {
                 return Err(if self.is_directory(child)? { Errno::ISDIR } else { Errno::NOTDIR });
             }
-            self.remove_name(who, &place, child, false)
+            self.remove_name(who, &place, child, false)?;
+            self.give_up_claim(place.dir, place.name);
+            Ok(())
         })
     }
 

@@ -1,5 +1,6 @@
 //! Opening: from a path and flags to an open file.
 
+use crate::claim::Claim;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::namespace::NewInode;
@@ -50,14 +51,22 @@ impl FileSystem {
         for _ in 0..crate::TRIES {
             let inode = match found {
                 Some(inode) => inode,
-                None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT),
+                None if !flags.contains(OFlags::CREATE) => {
+                    // Made by one rank for all to write: the others' nodes look for it in vain.
+                    let _other_node_has_it = if writes(flags) { self.claim(place)? } else { Claim::NONE };
+                    return Err(Errno::NOENT);
+                }
                 None => {
                     let new = NewInode { mode: inode::REGULAR | mode & 0o7777, device: 0, links: 1, flags: 0 };
+                    let claim = self.claim(place)?;
                     // Its creator may write whatever the mode says.
                     match self
                         .open_new(flags, |file| self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode)))
                     {
-                        Ok(file) => return Ok(file),
+                        Ok(file) => {
+                            claim.keep();
+                            return Ok(file);
+                        }
                         Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                             let name = self.name(place.name)?;
                             found = self.find(place.dir, &name)?.map(|found| found.child);
@@ -70,7 +79,12 @@ impl FileSystem {
             if place.slash && !self.is_directory(inode)? {
                 return Err(Errno::NOTDIR);
             }
+            let claim = self.claim_to_write(who, place, inode, flags)?;
             match self.open_existing(who, inode, flags) {
+                Ok(file) => {
+                    claim.keep();
+                    return Ok(file);
+                }
                 // Removed since it was found.
                 Err(Errno::STALE) if place.ending == Ending::Name => {
                     let name = self.name(place.name)?;
@@ -82,6 +96,22 @@ impl FileSystem {
         }
         // The name leads to nothing, however often it is looked at.
         Err(Errno::UCLEAN)
+    }
+
+    /// Claims the name of a file that is about to be opened for writing, if it may be.
+    fn claim_to_write<'a>(
+        &'a self,
+        who: &Caller<'_>,
+        place: &Place<'a>,
+        inode: InodeId,
+        flags: OFlags,
+    ) -> Result<Claim<'a>> {
+        let changes = writes(flags) || (flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::PATH));
+        if self.claims.is_none() || !changes || self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
+            return Ok(Claim::NONE);
+        }
+        self.permit_open(who, inode, flags)?;
+        self.claim(place)
     }
 
     fn open_existing(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<OpenFile> {

@@ -51,9 +51,30 @@ impl FileSystem {
                 let old = Place { found: Some(self.look(&old)?.ok_or(Errno::NOENT)?), ..old };
                 let new = Place { found: self.look(&new)?, ..new };
                 let step = Move { who, old, new, flags };
-                self.with_room(|| self.rename_once(&step))
+                self.rename_claimed(&step)
             })
         })
+    }
+
+    /// The new names belong to this region before they lead anywhere, and the old ones are free afterwards.
+    fn rename_claimed(&self, step: &Move<'_>) -> Result<()> {
+        let source = step.old.found.ok_or(Errno::NOENT)?;
+        let claim = self.claim_move(source, &step.new)?;
+        let exchanged = step.new.found.filter(|_| step.flags == EXCHANGE);
+        let back = exchanged.map(|target| self.claim_move(target, &step.old)).transpose()?;
+        self.with_room(|| self.rename_once(step))?;
+        claim.keep();
+        if step.new.found != Some(source) {
+            self.give_up_moved(source, &step.old);
+        }
+        if let (Some(target), Some(back)) = (exchanged, back) {
+            back.keep();
+            // Files of either directory may have had the names of the other's.
+            self.give_up_moved(target, &step.new);
+            self.claim_move(target, &step.old)?.keep();
+            self.claim_move(source, &step.new)?.keep();
+        }
+        Ok(())
     }
 
     fn rename_once(&self, step: &Move<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The command line: the one table from which parsing, help, man pages and the command's page are made.
 
+mod execution;
 mod mounting;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use crate::check_program::CheckProgramArguments;
 use crate::mount;
 use crate::size;
 
+pub use execution::ExecArguments;
 pub use mounting::{MountArguments, ServeMountArguments, UnmountArguments};
 
 /// The region that is meant when no name is given.
@@ -30,6 +32,7 @@ const AFTER: &str =
     "Region: --name, else the one of the surrounding `lifeboat exec` ($LIFEBOAT_REGION), else `default`.
 Mount prefix: --mount, else $LIFEBOAT_MOUNT, else /lifeboat for root and /tmp/lifeboat-UID for others.
 Instructions for copying and checksums: the best of the machine; $LIFEBOAT_KERNELS (scalar, avx2, avx512) limits them.
+Folder for claims of names: `exec --claims`, else $LIFEBOAT_CLAIMS, else none.
 
 Exit codes: 0 done; 1 the operation failed; 2 wrong command line; 3 the region is missing or was refused;
 4 and 5 see `check-program`; 126 the program of `exec` cannot be run; 127 it was not found; after that the program's own code.
@@ -56,8 +59,7 @@ pub enum Command {
     #[command(subcommand)]
     Region(RegionCommand),
     /// Run a program with the region's files under the mount prefix
-    #[command(after_help = "The region is created if there is none of that name. The program takes the place of this \
-process: signals and exit code are its own.\n\nExample:\n  lifeboat exec --size 2GiB --mount /lifeboat -- ./solver --out /lifeboat/ckpt")]
+    #[command(after_help = execution::EXEC_HELP)]
     Exec(ExecArguments),
     /// Mount a region for every program, also those that no library can be loaded into
     #[command(after_help = mounting::MOUNT_HELP)]
@@ -238,23 +240,6 @@ pub struct RemoveArguments {
     /// Where regions are kept.
     #[command(flatten)]
     pub place: PlaceArguments,
-}
-
-/// `exec`.
-#[derive(Args, Debug)]
-pub struct ExecArguments {
-    /// Where the files are.
-    #[command(flatten)]
-    pub files: FilesArguments,
-    /// What it is like.
-    #[command(flatten)]
-    pub new: NewRegionArguments,
-    /// Also serve system calls that the program makes past libc, and say where they are made
-    #[arg(long)]
-    pub trap_raw: bool,
-    /// The program and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<OsString>,
 }
 
 /// `ls`.

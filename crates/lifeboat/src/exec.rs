@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lifeboat_region::place::{Base, CoverError, Place, PlaceError, RegionDirectory, RegionName, Standing};
 
 use crate::arguments::{ExecArguments, RegionArguments};
+use crate::claims;
 use crate::create::create;
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, io_reason, shown};
 use crate::mount::Prefix;
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     let prefix = Prefix::choose(arguments.files.mount.as_ref())?;
     let library = find_library()?;
+    let claims = claims::folder(arguments.claims.as_deref(), &prefix)?;
+    claims::warn_if_unclaimed(claims.as_ref());
     let (place, name) = choose(&arguments.files.region)?;
     ensure_region(&place, &name, arguments)?;
     let directory = place.open_region(&name)?;
@@ -49,6 +52,9 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     command.env("LIFEBOAT_MOUNT", prefix.to_os_string());
     if arguments.trap_raw {
         command.env("LIFEBOAT_TRAP_RAW", "1");
+    }
+    if let Some(folder) = claims {
+        command.env(claims::VARIABLE, folder);
     }
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.

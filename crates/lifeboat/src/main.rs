@@ -7,6 +7,7 @@
 
 mod arguments;
 mod check_program;
+mod claims;
 mod create;
 mod documents;
 mod exec;

@@ -15,6 +15,7 @@ use lifeboat_fuse::{MountError, UnmountError, UnmountMode};
 use lifeboat_region::place::RegionDirectory;
 
 use crate::arguments::{MountArguments, ServeMountArguments, UnmountArguments};
+use crate::claims::claiming;
 use crate::failure::{Failure, io_reason, reason, shown};
 use crate::mount::Prefix;
 use crate::output::say;
@@ -100,7 +101,7 @@ fn serve_region(arguments: &ServeMountArguments, ready: impl FnOnce()) -> Result
     let files = FileSystem::attach(attach(&directory)?, prefix).map_err(|errno| {
         Failure::region(format_args!("region `{}` has no usable file system: {}", directory.name(), reason(errno)))
     })?;
-    lifeboat_fuse::serve(&directory, files, prefix, ready).map_err(Failure::from)
+    lifeboat_fuse::serve(&directory, claiming(files)?, prefix, ready).map_err(Failure::from)
 }
 
 /// Runs `lifeboat unmount`.

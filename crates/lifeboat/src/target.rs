@@ -10,6 +10,7 @@ use lifeboat_region::place::{Base, Place, PlaceError, RegionDirectory, RegionNam
 use rustix::fd::OwnedFd;
 
 use crate::arguments::{DEFAULT_NAME, FilesArguments, PlaceArguments};
+use crate::claims::claiming;
 use crate::failure::{Failure, reason};
 use crate::mount::Prefix;
 
@@ -76,5 +77,5 @@ pub fn files(arguments: &FilesArguments) -> Result<(FileSystem, Prefix), Failure
             reason(errno)
         ))
     })?;
-    Ok((files, prefix))
+    Ok((claiming(files)?, prefix))
 }

@@ -15,8 +15,8 @@ const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
 const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
 /// Whether system calls past libc are trapped.
 const TRAP: &[u8] = b"LIFEBOAT_TRAP_RAW=";
-/// No longer value of either means anything.
-const SETTING_LONGEST: usize = 32;
+/// Where names are claimed that other nodes may want to write, too.
+const CLAIMS: &[u8] = b"LIFEBOAT_CLAIMS=";
 
 const TEXT_MAX: usize = user::PATH_MAX + 32;
 
@@ -73,9 +73,12 @@ static PRELOAD_TEXT: Text = Text::new();
 static DIRECTORY_TEXT: Text = Text::new();
 static KERNELS_TEXT: Text = Text::new();
 static TRAP_TEXT: Text = Text::new();
+static CLAIMS_TEXT: Text = Text::new();
 
+const SETTINGS_COUNT: usize = 3;
 /// What is handed on where it is set.
-static SETTINGS: [(&[u8], &Text); 2] = [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT)];
+static SETTINGS: [(&[u8], &Text); SETTINGS_COUNT] =
+    [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT), (CLAIMS, &CLAIMS_TEXT)];
 
 /// What the environment says.
 pub enum Found {
@@ -105,6 +108,11 @@ pub fn inherited_directory() -> Option<&'static [u8]> {
 /// Whether system calls past libc are to be trapped.
 pub fn traps() -> bool {
     TRAP_TEXT.is_set() && TRAP_TEXT.value(TRAP) != b"0"
+}
+
+/// Folder in which names are claimed, if this node is not the only one.
+pub fn claims() -> Option<&'static [u8]> {
+    Some(CLAIMS_TEXT.value(CLAIMS)).filter(|path| !path.is_empty())
 }
 
 unsafe extern "C" {
@@ -137,7 +145,7 @@ pub fn read(environment: *const *const c_char) -> Found {
         }
         for (name, text) in SETTINGS {
             if let Some(value) = value_of(variable, name) {
-                text.set(name, &value[..value.len().min(SETTING_LONGEST)]);
+                complete &= text.set(name, value);
             }
         }
     });
@@ -150,7 +158,7 @@ pub fn read(environment: *const *const c_char) -> Found {
     // A mount without a region is kept: every path below it is then refused.
     if !complete || mount().first() != Some(&b'/') || trimmed == 0 {
         message::say(format_args!(
-            "LIFEBOAT_MOUNT or LIFEBOAT_REGION is not a usable path; nothing is intercepted: use 'lifeboat exec'"
+            "LIFEBOAT_MOUNT, LIFEBOAT_REGION or LIFEBOAT_CLAIMS is not a usable path; nothing is intercepted: use 'lifeboat exec'"
         ));
         return Found::Nothing;
     }
@@ -215,7 +223,7 @@ struct Present {
     mount: bool,
     directory: bool,
     /// Which of `SETTINGS`.
-    settings: [bool; 2],
+    settings: [bool; SETTINGS_COUNT],
     /// Index of LD_PRELOAD.
     preload: Option<usize>,
     /// And it names this library.
@@ -244,10 +252,10 @@ impl Environment {
         }
         let present = examine(given);
         let directory = working_directory::to_hand_on(directory, &mut self.directory, DIRECTORY);
-        let mut missing = SETTINGS.iter().zip(present.settings).filter(|((_, text), given)| text.is_set() && !given);
+        let missing = SETTINGS.iter().zip(present.settings).filter(|((_, text), given)| text.is_set() && !given);
         let changes = missing.clone().next().is_some() || present.directory || directory;
         let complete = present.region && present.mount && present.own && !changes;
-        if complete || present.count + 7 > POINTERS_MAX {
+        if complete || present.count + 5 + SETTINGS_COUNT > POINTERS_MAX {
             return given;
         }
         let mut used = 0;
@@ -266,11 +274,9 @@ impl Environment {
             (!present.region).then(|| REGION_TEXT.pointer()),
             (!present.mount).then(|| MOUNT_TEXT.pointer()),
             preload,
-            missing.next().map(|((_, text), _)| text.pointer()),
-            missing.next().map(|((_, text), _)| text.pointer()),
             directory.then(|| self.directory.as_ptr().cast()),
         ];
-        for pointer in ours.into_iter().flatten() {
+        for pointer in ours.into_iter().flatten().chain(missing.map(|((_, text), _)| text.pointer())) {
             self.pointers[used] = pointer;
             used += 1;
         }

@@ -8,7 +8,7 @@ use crate::{
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
-use lifeboat_fs::{Errno, FileSystem, Result};
+use lifeboat_fs::{CLAIMS_LONGEST, ClaimTrouble, Claims, Errno, FileSystem, Result};
 use lifeboat_region::Region;
 
 /// The environment has not been read.
@@ -211,6 +211,7 @@ fn attach_now() -> Result<()> {
         ));
         NOT_ATTACHED
     })?;
+    let file_system = claiming(file_system)?;
     tags::use_folder(file_system.region()).map_err(|error| {
         let shown = message::Shown(directory);
         message::say(format_args!(
@@ -226,6 +227,35 @@ fn attach_now() -> Result<()> {
     // SAFETY: this thread alone is in state ATTACHING, and nobody reads the value before READY.
     unsafe { (*FILE_SYSTEM.0.get()).write(file_system) };
     Ok(())
+}
+
+/// With names claimed for this node, where the environment says that there are others.
+fn claiming(file_system: FileSystem) -> Result<FileSystem> {
+    let Some(folder) = environment::claims() else { return Ok(file_system) };
+    let node = rustix::system::uname();
+    let claims = Claims::new(folder, node.nodename().to_bytes(), tell_of_claims).map_err(|_| {
+        message::say(format_args!(
+            "LIFEBOAT_CLAIMS is longer than {CLAIMS_LONGEST} bytes: name a shorter path with 'lifeboat exec --claims'"
+        ));
+        NOT_ATTACHED
+    })?;
+    Ok(file_system.with_claims(claims))
+}
+
+fn tell_of_claims(path: &[u8], trouble: &ClaimTrouble<'_>) {
+    let (mount, path) = (message::Shown(environment::mount()), message::Shown(path));
+    match trouble {
+        ClaimTrouble::TakenBy(node) => message::say(format_args!(
+            "{mount}{path} is refused: node {} writes a file of this name, too, and files written by several nodes are not \
+             served yet; let each node write a name of its own, or write this file outside {mount}",
+            message::Shown(node)
+        )),
+        ClaimTrouble::Folder(error) => message::say(format_args!(
+            "{mount}{path}: whether another node writes it cannot be said: {} fails with error {}; it is written",
+            message::Shown(environment::claims().unwrap_or_default()),
+            error.raw_os_error()
+        )),
+    }
 }
 
 fn make_owner_page() {

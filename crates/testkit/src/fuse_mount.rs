@@ -4,23 +4,30 @@ use crate::command::{Mounted, lifeboat};
 use crate::programs::is_installed;
 use crate::report;
 use crate::scratch::is_root;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 /// A region mounted at the prefix of its `lifeboat exec`; unmounted and removed when dropped.
 #[derive(Debug)]
-pub struct FuseMounted(Mounted);
+pub struct FuseMounted(Mounted, Vec<(String, OsString)>);
 
 impl FuseMounted {
     /// A new region of this size, mounted. `None`, with a counted line, where nobody may mount.
     pub fn new(label: &str, size: &str) -> Option<Self> {
+        Self::with_environment(label, size, &[])
+    }
+
+    /// The same by a server with these variables.
+    pub fn with_environment(label: &str, size: &str, variables: &[(&str, &OsStr)]) -> Option<Self> {
         if !may_mount() {
             return None;
         }
         let mounted = Mounted::new(label, size);
         let created = lifeboat(["region", "create", mounted.name(), "--size", size]).output().expect("start lifeboat");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-        let made = Self(mounted);
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let made = Self(mounted, variables);
         let output = made.mount();
         assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
         Some(made)
@@ -39,7 +46,8 @@ impl FuseMounted {
     /// Runs `lifeboat mount`.
     pub fn mount(&self) -> Output {
         let at = self.at().to_str().expect("our paths are text");
-        lifeboat(["mount", "--name", self.0.name(), at]).output().expect("start lifeboat")
+        let mut command = lifeboat(["mount", "--name", self.0.name(), at]);
+        command.envs(self.1.iter().map(|(name, value)| (name, value))).output().expect("start lifeboat")
     }
 
     /// Runs `lifeboat unmount` with more arguments.

@@ -1,0 +1,39 @@
+//! `exec`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{FilesArguments, NewRegionArguments};
+
+pub(super) const EXEC_HELP: &str = "The region is created if there is none of that name. The program takes the place of \
+this process: signals and exit code are its own.
+
+Each node has a region of its own. With --claims, a name is claimed in DIR before a file is made or opened for writing under \
+it; whoever comes second, from another region, is refused (EREMOTE) with one line that names the other node. Files \
+written by several nodes are not served yet.
+
+Examples:
+  lifeboat exec --size 2GiB --mount /lifeboat -- ./solver --out /lifeboat/ckpt
+  mpiexec -ppn 2 lifeboat exec --claims /scratch/job17/claims -- ./solver --out /lifeboat/ckpt";
+
+/// `exec`.
+#[derive(Args, Debug)]
+pub struct ExecArguments {
+    /// Where the files are.
+    #[command(flatten)]
+    pub files: FilesArguments,
+    /// What it is like.
+    #[command(flatten)]
+    pub new: NewRegionArguments,
+    /// Also serve system calls that the program makes past libc, and say where they are made
+    #[arg(long)]
+    pub trap_raw: bool,
+    /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run
+    #[arg(long, value_name = "DIR")]
+    pub claims: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,93 @@
+//! Files that several nodes write: the folder in which each node claims the names that it writes.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use lifeboat_fs::{CLAIMS_LONGEST, ClaimTrouble, Claims, FileSystem};
+
+use crate::failure::{Failure, io_reason, reason, shown};
+use crate::mount::Prefix;
+use crate::output::say;
+
+/// The variable that names the folder.
+pub const VARIABLE: &str = "LIFEBOAT_CLAIMS";
+
+/// The folder of the command line, made if there is none; else that of the environment.
+pub fn folder(asked: Option<&Path>, prefix: &Prefix) -> Result<Option<OsString>, Failure> {
+    let Some(asked) = asked else { return Ok(inherited()) };
+    let bad = |why: &str| Failure::usage(format_args!("--claims {}: {why}", shown(asked.as_os_str().as_bytes())));
+    let absolute = std::path::absolute(asked).map_err(|error| bad(&io_reason(&error)))?;
+    if prefix.strip(absolute.as_os_str().as_bytes()).is_some() {
+        return Err(bad("lies below the mount, which is this node's own; name a folder that all nodes see"));
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(&absolute) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && absolute.is_dir() => {}
+        Err(error) => return Err(bad(&io_reason(&error))),
+    }
+    let absolute = absolute.canonicalize().map_err(|error| bad(&io_reason(&error)))?;
+    if absolute.as_os_str().len() > CLAIMS_LONGEST {
+        return Err(bad("is too long: at most 512 bytes"));
+    }
+    Ok(Some(absolute.into_os_string()))
+}
+
+fn inherited() -> Option<OsString> {
+    env::var_os(VARIABLE).filter(|folder| !folder.is_empty())
+}
+
+/// The file system with names claimed, if the environment says so.
+pub fn claiming(files: FileSystem) -> Result<FileSystem, Failure> {
+    let Some(folder) = inherited() else { return Ok(files) };
+    let node = rustix::system::uname();
+    let claims = Claims::new(folder.as_bytes(), node.nodename().to_bytes(), tell)
+        .map_err(|_| Failure::usage(format_args!("{VARIABLE} is longer than {CLAIMS_LONGEST} bytes")))?;
+    Ok(files.with_claims(claims))
+}
+
+fn tell(path: &[u8], trouble: &ClaimTrouble<'_>) {
+    let path = shown(path);
+    match trouble {
+        ClaimTrouble::TakenBy(node) => {
+            say(format_args!("{path} is refused: node {} writes a file of this name, too", shown(node)));
+        }
+        ClaimTrouble::Folder(errno) => say(format_args!(
+            "{path}: whether another node writes it cannot be said: {VARIABLE} answers {}",
+            reason(*errno)
+        )),
+    }
+}
+
+/// How many nodes the launcher says that this job has, if it says so.
+fn nodes() -> Option<u64> {
+    let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+    for name in ["SLURM_STEP_NUM_NODES", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "FLUX_JOB_NNODES"] {
+        if let Some(count) = number(name) {
+            return Some(count);
+        }
+    }
+    // Ranks of the job and ranks here: of MPICH's launcher and of Open MPI's.
+    for (all, here) in [("PMI_SIZE", "MPI_LOCALNRANKS"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")] {
+        if let (Some(all), Some(here @ 1..)) = (number(all), number(here)) {
+            return Some(all.div_ceil(here));
+        }
+    }
+    None
+}
+
+/// Once in a job: says that nobody will notice a file that several of its nodes write.
+pub fn warn_if_unclaimed(folder: Option<&OsString>) {
+    let Some(nodes @ 2..) = nodes() else { return };
+    let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
+    let rank = ranks.iter().find_map(|name| env::var(name).ok());
+    if folder.is_none() && rank.is_none_or(|rank| rank == "0") {
+        say(format_args!(
+            "this job has {nodes} nodes, and each has files of its own: a file that several of them write would end in \
+             pieces, unnoticed; `--claims DIR` with a folder that all nodes see refuses such files"
+        ));
+    }
+}

@@ -1,0 +1,171 @@
+//! The fear: several nodes write one file, each into a region of its own, and it ends in pieces that nobody noticed.
+//!
+//! Two regions stand for two nodes here: what tells nodes apart is the region, not the machine.
+
+use lifeboat_testkit::command::{Mounted, limited};
+use lifeboat_testkit::fuse_mount::FuseMounted;
+use lifeboat_testkit::residue::NoResidue;
+use lifeboat_testkit::scratch::ScratchDirectory;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+
+/// A command of a node, which claims names in `claims`.
+fn on(node: &Mounted, claims: &Path) -> Command {
+    let mut command = node.exec();
+    command.env("LIFEBOAT_CLAIMS", claims);
+    command
+}
+
+/// A script in the node's mount; what it prints and says.
+fn script(node: &Mounted, claims: &Path, text: &str) -> (String, String) {
+    let mut command = on(node, claims);
+    command.args(["sh", "-c", &format!("cd \"$0\"; {text}")]).arg(node.prefix());
+    let (out, said) = shown(&limited(&command, 60).output().expect("the shell runs"));
+    (out, said.lines().filter(|line| !line.contains("created region")).collect::<Vec<_>>().join("\n"))
+}
+
+fn shown(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn count(claims: &Path) -> usize {
+    std::fs::read_dir(claims).expect("the claims are listed").count()
+}
+
+#[test]
+fn a_file_that_two_nodes_write_is_refused_to_the_second() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("several-nodes");
+    let claims = scratch.make("claims");
+    let (one, two) = (Mounted::new("node-one", "32MiB"), Mounted::new("node-two", "32MiB"));
+    assert_eq!(
+        script(&one, &claims, "echo first > shared; echo again >> shared; cat shared"),
+        ("first\nagain\n".into(), String::new())
+    );
+    // Every way to a file of that name.
+    for way in [
+        "echo second > shared",
+        "echo second >> shared",
+        "ln -s shared other && echo second > other",
+        "echo second > mine && mv mine shared",
+        "echo second > mine && ln mine shared",
+        "mkdir -p deep/er && ln -s ../../shared deep/er/link && echo second > deep/er/link",
+        "python3 -c 'import os; os.mknod(\"shared\", 0o100600)'",
+        "python3 -c 'import os; f = os.open(\".\", os.O_TMPFILE | os.O_RDWR); os.link(f\"/proc/self/fd/{f}\", \"shared\", src_dir_fd=0)'",
+        "python3 -c 'import os; os.open(\"shared\", os.O_RDWR)'",
+        "cp /etc/passwd shared",
+    ] {
+        let (_, said) = script(&two, &claims, way);
+        assert!(said.contains("/shared is refused: node "), "{way}: {said}");
+        assert!(said.contains("emote") || way.starts_with("python3"), "{way}: no error was answered: {said}");
+        assert_eq!(script(&two, &claims, "test -e shared || echo absent").0, "absent\n", "{way} made half a file");
+    }
+    // Reading, removing nothing and names of its own stay free, and the first goes on.
+    assert_eq!(script(&two, &claims, "cat shared 2>&1 >&-; echo own > own; cat own").0.lines().last(), Some("own"));
+    assert_eq!(script(&one, &claims, "echo more >> shared; wc -l < shared").0, "3\n");
+}
+
+#[test]
+fn a_name_is_free_again_when_its_file_is_removed_or_renamed() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("names-freed");
+    let claims = scratch.make("claims");
+    let (one, two) = (Mounted::new("freed-one", "32MiB"), Mounted::new("freed-two", "32MiB"));
+    let quiet = |node: &Mounted, text: &str| {
+        let (out, said) = script(node, &claims, &format!("set -e; {text}; echo done"));
+        assert_eq!((out.as_str(), said.as_str()), ("done\n", ""), "{text}");
+    };
+    quiet(&one, "echo a > file; rm file; echo b > moved; mv moved away");
+    quiet(&two, "echo a > file; echo b > moved");
+    // Directories take the claims of their files along.
+    quiet(&one, "mkdir -p step.tmp/sub; echo x > step.tmp/rank0; echo y > step.tmp/sub/rank1; mv step.tmp step.1");
+    quiet(&two, "mkdir -p step.tmp/sub; echo x > step.tmp/rank0; echo z > step.tmp/sub/rank1");
+    let (_, said) = script(&two, &claims, "mv step.tmp step.1; ls step.tmp");
+    assert!(said.contains("/step.1/") && said.contains("is refused: node "), "half a directory was moved: {said}");
+    quiet(&two, "test -e step.tmp/rank0; test ! -e step.1; mkdir step.1; echo q > step.1/rank7");
+    // An exchange moves both.
+    quiet(&one, "echo 1 > left; mkdir right; echo 2 > right/in");
+    let exchange =
+        "python3 -c 'import ctypes; c = ctypes.CDLL(None); print(c.renameat2(-100, b\"left\", -100, b\"right\", 2))'";
+    assert_eq!(script(&one, &claims, exchange).0, "0\n");
+    let (_, said) = script(&two, &claims, "mkdir left; echo 3 > left/in; echo 4 > right");
+    assert_eq!(said.matches("is refused").count(), 2, "{said}");
+    // All that is left is what exists.
+    quiet(&one, "rm -r left right step.1 away");
+    quiet(&two, "rm -r file moved step.tmp step.1");
+    assert_eq!(count(&claims), 0, "claims of names that are gone");
+}
+
+#[test]
+fn exactly_one_of_two_nodes_that_create_a_file_at_once_has_it() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("at-once");
+    let claims = scratch.make("claims");
+    let nodes = [Mounted::new("once-one", "32MiB"), Mounted::new("once-two", "32MiB")];
+    // Refusals are told eight times in a process, so a few are made by each.
+    let body = "for i in $(seq 0 5); do (echo x > f$i && echo f$i) 2>/dev/null; done";
+    let made: Vec<String> = (0..5)
+        .flat_map(|round| {
+            let text = format!("mkdir -p r{round}; cd r{round}; {body}");
+            let run = |node: &Mounted| script(node, &claims, &text).0;
+            thread::scope(|scope| {
+                let both = nodes.each_ref().map(|node| scope.spawn(|| run(node)));
+                both.map(|one| one.join().expect("the node's thread ends"))
+            })
+            .iter()
+            .flat_map(|out| out.lines().map(|name| format!("r{round}/{name}")).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+        })
+        .collect();
+    let mut names = made.clone();
+    names.sort();
+    names.dedup();
+    assert_eq!((made.len(), names.len()), (30, 30), "two nodes or none have a file: {made:?}");
+    assert_eq!(count(&claims), 30);
+}
+
+#[test]
+fn a_program_of_several_processes_claims_once_for_its_node() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("one-node");
+    let claims = scratch.make("claims");
+    let node = Mounted::new("same-node", "32MiB");
+    // An emptied environment, other directories, a killed writer and a program started anew.
+    let (out, said) = script(
+        &node,
+        &claims,
+        "env -i sh -c 'echo 1 > a'; (echo 2 >> a) & wait; sh -c 'echo 3 >> a; kill -9 $$'; sh -c 'cd /; echo 4 >> \"$1/a\"' - \"$0\"; wc -l < a",
+    );
+    assert_eq!((out.as_str(), said.replace("Killed", "").trim()), ("4\n", ""));
+    assert_eq!(count(&claims), 1);
+}
+
+#[test]
+fn a_folder_of_claims_that_fails_is_told_and_stops_nobody() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("no-claims");
+    let node = Mounted::new("alone", "32MiB");
+    let (out, said) = script(&node, &scratch.path().join("missing"), "echo safe > f; cat f");
+    assert_eq!(out, "safe\n");
+    assert!(said.contains("cannot be said"), "{said}");
+}
+
+#[test]
+fn a_kernel_mount_claims_like_the_library() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("mount-claims");
+    let claims = scratch.make("claims");
+    let other = Mounted::new("beside-mount", "32MiB");
+    assert_eq!(script(&other, &claims, "echo theirs > shared").1, "");
+    let Some(mount) = FuseMounted::with_environment("claims", "32MiB", &[("LIFEBOAT_CLAIMS", claims.as_os_str())])
+    else {
+        return;
+    };
+    let error = std::fs::write(mount.at().join("shared"), "ours").expect_err("the other node has it");
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::REMOTE.raw_os_error()));
+    std::fs::write(mount.at().join("own"), "ours").expect("a name of its own is written");
+    let (_, said) = script(&other, &claims, "echo mine > own");
+    assert!(said.contains("/own is refused"), "{said}");
+}
