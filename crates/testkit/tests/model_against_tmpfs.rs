@@ -166,9 +166,10 @@ fn taste(several_users: bool) -> Taste {
     Taste { several_users, sticky: sticky || !several_users, ..Taste::default() }
 }
 
-/// What the kernel's mount can do: nobody tells it of `O_TMPFILE` (docs/compatibility.md).
+/// What the kernel's mount can do: nobody tells it of `O_TMPFILE`, nor of a `chown` that changes no owner but can be
+/// refused all the same (docs/compatibility.md).
 fn taste_of_the_kernels_mount() -> Taste {
-    Taste { nameless: false, ..taste(is_root()) }
+    Taste { nameless: false, chown_to_nobody_else: false, ..taste(is_root()) }
 }
 
 /// Runs `SEQUENCES` random sequences, each with `once`, and fails with the shortest lists that still differ: one for

@@ -17,11 +17,20 @@ pub struct Taste {
     pub sticky: bool,
     /// Files that are opened without ever having a name (`O_TMPFILE`).
     pub nameless: bool,
+    /// `chown` that changes neither owner.
+    pub chown_to_nobody_else: bool,
 }
 
 impl Default for Taste {
     fn default() -> Self {
-        Self { several_users: false, largest: 400 << 10, slots: 6, sticky: true, nameless: true }
+        Self {
+            several_users: false,
+            largest: 400 << 10,
+            slots: 6,
+            sticky: true,
+            nameless: true,
+            chown_to_nobody_else: true,
+        }
     }
 }
 
@@ -147,7 +156,10 @@ impl Maker<'_> {
     fn owner(&mut self) -> (Option<u32>, Option<u32>) {
         let uids = [None, Some(0), Some(61001), Some(61002), Some(61003)];
         let gids = [None, Some(0), Some(61001), Some(62000), Some(61003)];
-        (self.random.pick(&uids), self.random.pick(&gids))
+        match (self.random.pick(&uids), self.random.pick(&gids)) {
+            (None, None) if !self.taste.chown_to_nobody_else => (None, Some(62000)),
+            owner => owner,
+        }
     }
 
     fn open(&mut self) -> Op {
