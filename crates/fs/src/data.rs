@@ -8,11 +8,11 @@
 use crate::checksum::{self, Checksum, State};
 use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
+use crate::inode::{self, InodeId, SIZE_LARGEST, is_being_cut, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
-use crate::{Errno, Result};
-use lifeboat_region::lane::{Lane, Transaction};
+use crate::{Errno, Result, TRIES};
+use lifeboat_region::lane::{Lane, Transaction, is_announced};
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
 use lifeboat_region::space::{Class, Unit};
@@ -29,6 +29,18 @@ struct Filled {
     extent: u64,
     unit: Unit,
     crc: u32,
+}
+
+/// Cuts of the file that a write begins anew for. A write that meets more of them counts as before the last one.
+const CUTS_TO_OUTLIVE: u32 = 64;
+
+/// What becomes of a write whose file was cut meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AfterCut {
+    /// It is done again, and comes after the cut.
+    Again,
+    /// It came before the cut.
+    GiveUp,
 }
 
 struct Write<'w, 'r> {
@@ -57,10 +69,30 @@ impl FileSystem {
             return Err(Errno::FBIG);
         }
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
+        let from = source.clone();
+        for _ in 0..CUTS_TO_OUTLIVE {
+            *source = from.clone();
+            if let Some(count) = self.write_once(inode, source, offset, end, AfterCut::Again)? {
+                return Ok(count);
+            }
+        }
+        *source = from;
+        Ok(self.write_once(inode, source, offset, end, AfterCut::GiveUp)?.unwrap_or(length))
+    }
+
+    /// `None` when the file was cut meanwhile and the write has to be done again.
+    fn write_once(
+        &self,
+        inode: InodeId,
+        source: &mut Source<'_, '_>,
+        offset: u64,
+        end: u64,
+        after_cut: AfterCut,
+    ) -> Result<Option<u64>> {
         let lane = self.lane()?;
         lane.announce(inode.to_word(), offset, end)?;
         self.validate(inode)?;
-        let before = self.field(inode, inode::SIZE)?;
+        let before = self.size_when_not_cut(&lane, inode)?;
         let mut write =
             Write { fs: self, lane: &lane, inode, pending: [const { None }; PENDING], count: 0, last: None };
         let mut at = offset;
@@ -83,15 +115,43 @@ impl FileSystem {
         {
             self.scrub(&lane, inode, at, end)?;
         }
-        if at > offset {
-            self.wrote(&lane, inode, before, offset, at)?;
-            return Ok(at - offset);
+        if outcome == Err(Errno::STALE) {
+            // A place was cut off or punched out under the write.
+            self.validate(inode)?;
+            return if after_cut == AfterCut::Again { Ok(None) } else { Err(Errno::AGAIN) };
         }
-        outcome.map(|()| 0)
+        if at == offset {
+            return outcome.map(|()| Some(0));
+        }
+        if self.wrote(inode, before, at)? {
+            return Ok(Some(at - offset));
+        }
+        if after_cut == AfterCut::Again {
+            return Ok(None);
+        }
+        // It counts as before the cut, so nothing of it may show beyond the size.
+        self.scrub(&lane, inode, offset, at)?;
+        Ok(Some(at - offset))
     }
 
-    /// Publishes that `[start, end)` was written: times, then the size.
-    fn wrote(&self, lane: &Lane<'_>, inode: InodeId, before: u64, start: u64, end: u64) -> Result<()> {
+    /// The size word at a moment at which nobody takes away what lies beyond the size: bytes that were put there
+    /// meanwhile would go, too.
+    fn size_when_not_cut(&self, lane: &Lane<'_>, inode: InodeId) -> Result<u64> {
+        for _ in 0..TRIES {
+            let word = self.field(inode, inode::SIZE)?;
+            if !is_being_cut(word) {
+                return Ok(word);
+            }
+            self.lock_announced(lane, inode)?;
+            let finished = self.finish_cut(lane, inode);
+            self.unlock_inode(lane, inode)?;
+            finished?;
+        }
+        Err(Errno::UCLEAN)
+    }
+
+    /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
+    fn wrote(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
         let now = process::now() as u64;
         self.set(inode, inode::MODIFIED, now)?;
         self.set(inode, inode::CHANGED, now)?;
@@ -99,15 +159,14 @@ impl FileSystem {
         loop {
             let word = self.field(inode, inode::SIZE)?;
             if word >> 48 != before >> 48 {
-                // Cut meanwhile: this write counts as before the cut, so nothing of it may show beyond the size.
-                return self.scrub(lane, inode, start, end);
+                return Ok(false);
             }
             if size_of(word) >= end {
-                return Ok(());
+                return Ok(true);
             }
             let longer = size_word(end, word >> 48);
             if self.region().commit_exchange(inode.at() + inode::SIZE, word, longer, MustFence::nothing())? {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -120,11 +179,17 @@ impl FileSystem {
         })
     }
 
-    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end.
+    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end. They stay where
+    /// another writer is under way, whose own bytes may be among them.
     pub(crate) fn scrub(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
         self.lock_announced(lane, inode)?;
-        let size = size_of(self.field(inode, inode::SIZE)?);
-        let result = self.zero_linked(inode, start.max(size), end);
+        let result = match is_announced(self.region(), inode.to_word(), Some(lane.index())) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.field(inode, inode::SIZE).and_then(|word| self.zero_linked(inode, start.max(size_of(word)), end))
+            }
+            Err(error) => Err(error),
+        };
         self.unlock_inode(lane, inode)?;
         result
     }

@@ -109,6 +109,12 @@ pub(crate) const fn size_word(size: u64, truncations: u64) -> u64 {
     size & SIZE_LARGEST | truncations << 48
 }
 
+/// Whether somebody is cutting the file: its size is the new one, and what lies beyond is being taken away. The truncation
+/// count is odd meanwhile.
+pub(crate) const fn is_being_cut(size_word: u64) -> bool {
+    size_word >> 48 & 1 == 1
+}
+
 /// `d_type` of a mode.
 pub(crate) const fn entry_kind(mode: u32) -> u8 {
     ((mode & TYPE_MASK) >> 12) as u8

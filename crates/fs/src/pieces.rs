@@ -25,6 +25,12 @@ pub(crate) struct Pieces<'p, P> {
     skip: usize,
 }
 
+impl<P> Clone for Pieces<'_, P> {
+    fn clone(&self) -> Self {
+        Pieces { ..*self }
+    }
+}
+
 /// Pieces to take from.
 pub(crate) type Source<'p, 'u> = Pieces<'p, UserSource<'u>>;
 

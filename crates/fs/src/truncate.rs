@@ -1,13 +1,15 @@
 //! Cutting files, and giving back what was cut off.
 //!
-//! The new size commits first, with the truncation count raised; what lies beyond is unlinked afterwards, a lane full at a
-//! time. Whoever recovers a killed cut goes on from the size. A unit that was unlinked is in limbo until no writer in
-//! flight can touch it any more.
+//! The new size commits first, and makes the truncation count odd; what lies beyond is unlinked afterwards, a lane full at a
+//! time, and the count becomes even again. Writers wait while it is odd: a write that began after the cut must not be
+//! taken away with what lay there. Whoever recovers a killed cut goes on from the size. A unit that was unlinked is in
+//! limbo until no writer in flight can touch it any more. A unit that somebody has mapped stays where it is, zeroed, so
+//! that the mapping shows the file's bytes when it grows again.
 
 use crate::checksum::{self, Checksum, State};
 use crate::file_map::BLOCKS_PER_EXTENT;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
+use crate::inode::{self, InodeId, SIZE_LARGEST, is_being_cut, size_of, size_word};
 use crate::map_word::{EXTENTS_PER_NODE, INDEX_WORDS, Target, span};
 use crate::types::Caller;
 use crate::walk::WRITE;
@@ -58,6 +60,7 @@ impl FileSystem {
             self.unseal_locked(lane, inode)?;
         }
         self.drop_set_ids(inode)?;
+        self.finish_cut(lane, inode)?;
         let word_at = inode.at() + inode::SIZE;
         let now = process::now() as u64;
         lane.set_task(TASK_TRIM, inode.to_word())?;
@@ -79,8 +82,27 @@ impl FileSystem {
         lane.clear_task()
     }
 
-    /// Unlinks everything beyond the size and zeroes the rest of the last unit. The inode is locked.
+    /// Goes on with a cut that somebody left. The inode is locked.
+    pub(crate) fn finish_cut(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        if is_being_cut(self.field(inode, inode::SIZE)?) { self.trim(lane, inode) } else { Ok(()) }
+    }
+
+    /// Takes everything beyond the size away, and says that the cut is done. The inode is locked.
     pub(crate) fn trim(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        self.clear_beyond(lane, inode)?;
+        loop {
+            let word = self.field(inode, inode::SIZE)?;
+            let done = size_word(size_of(word), (word >> 48).wrapping_add(1));
+            if !is_being_cut(word)
+                || self.region().commit_exchange(inode.at() + inode::SIZE, word, done, MustFence::nothing())?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Unlinks everything beyond the size and zeroes the rest of the last unit.
+    fn clear_beyond(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
         let size = size_of(self.field(inode, inode::SIZE)?);
         let mut pruner = Pruner::of_living_file(self, lane, inode);
         pruner.cut(size)?;
@@ -126,13 +148,16 @@ pub(crate) struct Pruner<'p, 'r> {
     transaction: Option<Transaction<'p, 'r>>,
     owners: [u64; BATCH],
     count: usize,
-    /// Whether a mapping must see zeros where units are unlinked: the file lives on, cut or with a hole.
+    /// Whether the file lives on, cut or with a hole: what is mapped stays, zeroed.
     cuts: bool,
+    /// Whether somebody who lives has the file mapped. Asked once, and only when a unit may be mapped: proving that a
+    /// process is gone costs system calls.
+    pinned: Option<bool>,
 }
 
 impl<'p, 'r> Pruner<'p, 'r> {
     pub(crate) fn new(fs: &'p FileSystem, lane: &'p Lane<'r>, inode: InodeId) -> Self {
-        Pruner { fs, lane, inode, transaction: None, owners: [0; BATCH], count: 0, cuts: false }
+        Pruner { fs, lane, inode, transaction: None, owners: [0; BATCH], count: 0, cuts: false, pinned: None }
     }
 
     /// For a file that lives on.
@@ -168,9 +193,6 @@ impl<'p, 'r> Pruner<'p, 'r> {
         let owner_at = space::find_owner(self.fs.region(), class, at)?;
         let owner = Owner::decode(self.fs.region().load(owner_at)?).ok_or(DAMAGED)?;
         let (fs, inode) = (self.fs, self.inode);
-        if self.cuts && owner.mapped && fs.is_pinned_number(inode.number())? {
-            fs.region().zero(at, class.size() as usize)?.fence();
-        }
         let transaction = self.transaction();
         transaction.set(link_at, 0)?;
         transaction.set(owner_at, owner.in_limbo().encode())?;
@@ -182,64 +204,119 @@ impl<'p, 'r> Pruner<'p, 'r> {
         Ok(())
     }
 
+    /// Whether a unit of data stays where it is, because somebody has it mapped.
+    fn stays(&mut self, class: Class, at: u64) -> Result<bool> {
+        if !self.cuts {
+            return Ok(false);
+        }
+        let owner_at = space::find_owner(self.fs.region(), class, at)?;
+        if !Owner::decode(self.fs.region().load(owner_at)?).ok_or(DAMAGED)?.mapped {
+            return Ok(false);
+        }
+        let pinned = match self.pinned {
+            Some(pinned) => pinned,
+            None => self.fs.is_pinned_by_the_living(self.inode)?,
+        };
+        self.pinned = Some(pinned);
+        Ok(pinned)
+    }
+
+    /// Zeroes a unit of data that stays. False when it does not.
+    fn keep_zeroed(&mut self, class: Class, at: u64, checksum_at: Option<u64>) -> Result<bool> {
+        if !self.stays(class, at)? {
+            return Ok(false);
+        }
+        if let Some(checksum_at) = checksum_at {
+            checksum::make_stale(self.fs.region(), checksum_at)?;
+        }
+        self.fs.region().zero(at, class.size() as usize)?.fence();
+        Ok(true)
+    }
+
+    /// Unlinks what holds the data of an extent, with its checksum. False when it stays, zeroed.
+    fn unlink_data(&mut self, class: Class, at: u64, link_at: u64, checksum_at: Option<u64>) -> Result<bool> {
+        if self.keep_zeroed(class, at, checksum_at)? {
+            return Ok(false);
+        }
+        self.unlink(class, at, link_at, (class.size() / 512) as i64)?;
+        self.forget_checksum(checksum_at)?;
+        Ok(true)
+    }
+
+    /// Unlinks one of the blocks of an extent. False when it stays, zeroed.
+    fn unlink_block(&mut self, at: u64, link_at: u64, checksum_at: Option<u64>) -> Result<bool> {
+        if self.keep_zeroed(Class::Block, at, checksum_at)? {
+            return Ok(false);
+        }
+        self.unlink(Class::Block, at, link_at, (BLOCK / 512) as i64).map(|()| true)
+    }
+
+    fn unlink_node(&mut self, node: u64, link_at: u64) -> Result<bool> {
+        self.unlink(Class::Cell, node, link_at, 0).map(|()| true)
+    }
+
     fn staged(&mut self, at: u64) -> Result<u64> {
         self.transaction().get(at)
     }
 
-    /// Prunes below the word at `link_at`, which covers the file from extent `base`.
-    fn prune(&mut self, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64) -> Result<()> {
+    /// Prunes below the word at `link_at`, which covers the file from extent `base`. Whether nothing is left there.
+    fn prune(&mut self, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64) -> Result<bool> {
         let word = self.staged(link_at)?;
         let all = base * EXTENT >= size;
         match Target::decode(word)? {
-            Target::Hole => Ok(()),
-            Target::Extent(at) if all => {
-                self.unlink(Class::Extent, at, link_at, (EXTENT / 512) as i64)?;
-                self.forget_checksum(checksum_at)
-            }
-            Target::Block(at) if all => {
-                self.unlink(Class::Block, at, link_at, (BLOCK / 512) as i64)?;
-                self.forget_checksum(checksum_at)
-            }
-            Target::Extent(_) | Target::Block(_) => Ok(()),
+            Target::Hole => Ok(true),
+            Target::Extent(at) if all => self.unlink_data(Class::Extent, at, link_at, checksum_at),
+            Target::Block(at) if all => self.unlink_data(Class::Block, at, link_at, checksum_at),
+            Target::Extent(_) | Target::Block(_) => Ok(false),
             Target::Blocks(node) => self.prune_blocks(node, link_at, checksum_at, base, size),
             Target::Extents(node) => {
                 space::find_owner(self.fs.region(), Class::Cell, node)?;
+                let mut empty = all;
                 for index in (0..EXTENTS_PER_NODE).rev() {
                     let at = node + index * 16;
-                    self.prune(at, Some(at + 8), base + index, size)?;
+                    empty &= self.prune(at, Some(at + 8), base + index, size)?;
                 }
-                if all { self.unlink(Class::Cell, node, link_at, 0) } else { Ok(()) }
+                if empty { self.unlink_node(node, link_at) } else { Ok(false) }
             }
             Target::Index(node, height) if height > 0 && height <= crate::map_word::HEIGHT_LARGEST => {
                 space::find_owner(self.fs.region(), Class::Cell, node)?;
+                let mut empty = all;
                 for index in (0..INDEX_WORDS).rev() {
                     let below = base + index * span(height);
                     if (below + span(height)) * EXTENT > size {
-                        self.prune(node + index * 8, None, below, size)?;
+                        empty &= self.prune(node + index * 8, None, below, size)?;
                     }
                 }
-                if all { self.unlink(Class::Cell, node, link_at, 0) } else { Ok(()) }
+                if empty { self.unlink_node(node, link_at) } else { Ok(false) }
             }
             _ => Err(DAMAGED),
         }
     }
 
-    fn prune_blocks(&mut self, node: u64, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64) -> Result<()> {
+    fn prune_blocks(
+        &mut self,
+        node: u64,
+        link_at: u64,
+        checksum_at: Option<u64>,
+        base: u64,
+        size: u64,
+    ) -> Result<bool> {
         space::find_owner(self.fs.region(), Class::Cell, node)?;
+        let mut empty = base * EXTENT >= size;
         for block in (0..BLOCKS_PER_EXTENT).rev() {
             let start = base * EXTENT + block * BLOCK;
             let at = node + block * 8;
             if start >= size
                 && let Target::Block(found) = Target::decode(self.staged(at)?)?
             {
-                self.unlink(Class::Block, found, at, (BLOCK / 512) as i64)?;
+                empty &= self.unlink_block(found, at, checksum_at)?;
             }
         }
-        if base * EXTENT >= size {
-            self.unlink(Class::Cell, node, link_at, 0)?;
+        if empty {
+            self.unlink_node(node, link_at)?;
             self.forget_checksum(checksum_at)?;
         }
-        Ok(())
+        Ok(empty)
     }
 
     fn forget_checksum(&mut self, at: Option<u64>) -> Result<()> {
@@ -259,12 +336,10 @@ impl<'p, 'r> Pruner<'p, 'r> {
                 let word = self.staged(slot.map_at)?;
                 match Target::decode(word)? {
                     Target::Extent(unit) if here == EXTENT => {
-                        self.unlink(Class::Extent, unit, slot.map_at, (EXTENT / 512) as i64)?;
-                        self.forget_checksum(Some(slot.checksum_at))?;
+                        self.unlink_data(Class::Extent, unit, slot.map_at, Some(slot.checksum_at))?;
                     }
                     Target::Block(unit) if at.is_multiple_of(EXTENT) && here >= BLOCK => {
-                        self.unlink(Class::Block, unit, slot.map_at, (BLOCK / 512) as i64)?;
-                        self.forget_checksum(Some(slot.checksum_at))?;
+                        self.unlink_data(Class::Block, unit, slot.map_at, Some(slot.checksum_at))?;
                     }
                     Target::Blocks(node) => self.punch_blocks(node, at % EXTENT, here)?,
                     _ => {}
@@ -279,7 +354,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
         for block in from.div_ceil(BLOCK)..(from + length) / BLOCK {
             let at = node + block * 8;
             if let Target::Block(found) = Target::decode(self.staged(at)?)? {
-                self.unlink(Class::Block, found, at, (BLOCK / 512) as i64)?;
+                self.unlink_block(found, at, None)?;
             }
         }
         Ok(())

@@ -20,6 +20,8 @@ use lifeboat_kernels::MustFence;
 
 const WAITERS: u64 = 1 << 32;
 const SPINS: u32 = 200;
+/// Doublings of that for who has waited often.
+const PATIENCE: u32 = 6;
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,22 +111,24 @@ impl Lane<'_> {
 
     fn acquire(&self, offset: u64, finish: &dyn Finish) -> Result<()> {
         let run = self.region.superblock().run;
-        let mut spins = 0;
+        let (mut spins, mut waits) = (0, 0);
         loop {
             let word = self.region.load(offset)?;
             let Some(owner) = decode(self.region, word)? else {
-                let mine = word_of(self.owner(), run, spins > SPINS);
+                let mine = word_of(self.owner(), run, waits > 0);
                 if self.region.commit_exchange(offset, word, mine, MustFence::nothing())? {
                     return Ok(());
                 }
                 continue;
             };
-            if spins < SPINS {
+            // Who takes the lock again and again has it again before a sleeper is awake: the longer somebody waits, the
+            // longer they look for a gap.
+            if spins < SPINS << waits.min(PATIENCE) {
                 spins += 1;
                 core::hint::spin_loop();
                 continue;
             }
-            spins = SPINS + 1;
+            (spins, waits) = (0, waits + 1);
             self.wait(offset, word, owner, finish)?;
         }
     }

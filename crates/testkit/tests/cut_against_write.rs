@@ -1,0 +1,73 @@
+//! The fear: a file is cut while another process writes behind its new end, and the write that came after the cut is
+//! wiped by what the cut still has to do.
+
+use lifeboat_testkit::random::bytes;
+use lifeboat_testkit::residue::NoResidue;
+use lifeboat_testkit::scratch::{ScratchRegion, check};
+use lifeboat_testkit::volume::{RegionVolume, Volume};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+const CUT: u64 = 1000;
+
+struct Stop(AtomicBool);
+
+/// Ends the other thread, also when this one fails.
+struct Ends<'s>(&'s Stop);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One thread cuts to `CUT`, one writes `length` bytes at `at` and reads them back: it finds them, or the end of the file.
+fn race(at: u64, length: usize) -> (u64, u64) {
+    let region = ScratchRegion::new("cut-write", 32 * MIB);
+    let files = region.attach();
+    let make = RegionVolume::over(&files, b"").expect("the root");
+    let file = make.open(None, b"file", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
+    make.write(file, &bytes(1, CUT as usize), Some(0)).expect("write");
+    let stop = Stop(AtomicBool::new(false));
+    thread::scope(|scope| {
+        let cutter = scope.spawn(|| {
+            let volume = RegionVolume::over(&files, b"").expect("the root");
+            let mut cuts = 0u64;
+            while !stop.0.load(Ordering::Relaxed) {
+                volume.truncate(None, b"file", CUT).expect("cut");
+                cuts += 1;
+            }
+            cuts
+        });
+        let ends = Ends(&stop);
+        let (mut found, mut round) = (0u64, 2u64);
+        let end = Instant::now() + Duration::from_millis(700);
+        while Instant::now() < end {
+            let data = bytes(round, length);
+            assert_eq!(make.write(file, &data, Some(at)), Ok(length));
+            let back = make.read(file, length, Some(at)).expect("read");
+            if back.len() == length && back != data {
+                let wrong = back.iter().zip(&data).position(|(have, want)| have != want);
+                panic!("round {round}: a write that came after the cut is gone from byte {wrong:?} of {length} on");
+            }
+            found += (back.len() == length) as u64;
+            round += 1;
+        }
+        drop(ends);
+        let cuts = cutter.join().expect("the cutter ends");
+        assert!(check(&files).is_clean());
+        (found, cuts)
+    })
+}
+
+#[test]
+fn a_write_behind_a_cut_is_whole_or_cut_off() {
+    let _nothing_left = NoResidue::begin();
+    // In the block, the extent of the cut, behind it, and over several extents.
+    for (at, length) in [(2000, 500), (20_000, 3000), (60_000, 20_000), (200_000, 5000), (1 << 20, 300_000)] {
+        let (found, cuts) = race(at, length);
+        assert!(cuts > 100, "{found} writes found, {cuts} cuts");
+    }
+}
