@@ -26,6 +26,7 @@ mod file_system;
 mod inode;
 mod links;
 mod map_word;
+mod mapped;
 mod namespace;
 mod open_file;
 mod opening;

@@ -2,22 +2,16 @@
 //!
 //! A pin, 32 bytes: {state 0..2 | slot 16..32 and generation 32..48 of the image, inode id, offset, length}.
 
-use crate::checksum;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, size_of};
-use crate::map_word::Target;
-use crate::open_file::OpenFile;
-use crate::types::Piece;
+use crate::inode::InodeId;
 use crate::{Errno, Result};
+use lifeboat_region::MustFence;
 use lifeboat_region::image::{self, Image};
-use lifeboat_region::layout::{BLOCK, EXTENT, PIN};
-use lifeboat_region::owner::Owner;
-use lifeboat_region::space::{self, Class};
-use lifeboat_region::{DAMAGED, MustFence};
+use lifeboat_region::layout::PIN;
 
 const HELD: u64 = 1;
 /// The mapping may write.
-const WRITABLE: u64 = 1 << 2;
+pub(crate) const WRITABLE: u64 = 1 << 2;
 
 /// A mapping's hold on a file's units, until [`FileSystem::unmap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +34,7 @@ impl FileSystem {
         Ok(g.pins_at + index as u64 * PIN)
     }
 
-    fn take_pin(&self, inode: InodeId, offset: u64, length: u64, bits: u64) -> Result<Pin> {
+    pub(crate) fn take_pin(&self, inode: InodeId, offset: u64, length: u64, bits: u64) -> Result<Pin> {
         let mine = self.own_word(HELD | bits)?;
         // Proving that a holder is gone costs system calls: only when no pin is free.
         for from_the_dead in [false, true] {
@@ -75,12 +69,10 @@ impl FileSystem {
     /// # Errors
     /// `NOENT` when `pin` is not held (any more), `NOMEM` when all pins of the region are held.
     pub fn copy_pin(&self, pin: Pin) -> Result<Pin> {
-        let at = self.pin_at(pin.index)?;
-        let field = |offset| self.region().load(at + offset);
-        let (inode, offset, length) = (InodeId::from_word(field(8)?), field(16)?, field(24)?);
+        let (inode, offset, length, _) = self.pinned(pin)?;
         let copy = self.take_pin(inode, offset, length, pin.word & WRITABLE)?;
-        // Held all the time, so what was read was its own, and its units were never without a hold.
-        if field(0)? == pin.word {
+        // Held all the time, so its units were never without a hold.
+        if self.region().load(self.pin_at(pin.index)?)? == pin.word {
             return Ok(copy);
         }
         self.unmap(copy)?;
@@ -100,95 +92,15 @@ impl FileSystem {
         }
     }
 
-    /// For mapping `[offset, offset + length)` of an open file: makes every block within the file's size exist, pins
-    /// them, and calls `piece` for each run of the region, in order. `offset` is a multiple of 4096.
-    pub fn map(
-        &self,
-        file: OpenFile,
-        offset: u64,
-        length: u64,
-        writable: bool,
-        piece: &mut dyn FnMut(Piece),
-    ) -> Result<Pin> {
-        let inode = self.inode_of(file)?;
-        if !offset.is_multiple_of(BLOCK) || length == 0 {
-            return Err(Errno::INVAL);
+    /// Inode and range of a pin that is held, and whether its mapping may write.
+    pub(crate) fn pinned(&self, pin: Pin) -> Result<(InodeId, u64, u64, bool)> {
+        let at = self.pin_at(pin.index)?;
+        let field = |offset| self.region().load(at + offset);
+        let (inode, offset, length) = (InodeId::from_word(field(8)?), field(16)?, field(24)?);
+        if field(0)? != pin.word {
+            return Err(Errno::NOENT);
         }
-        if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
-            return Err(Errno::NODEV);
-        }
-        let pin = self.take_pin(inode, offset, length, if writable { WRITABLE } else { 0 })?;
-        let result = self.with_room(|| self.map_pinned(inode, offset, length, writable));
-        let result = result.and_then(|end| self.each_piece(inode, offset, end, piece));
-        if let Err(error) = result {
-            self.unmap(pin)?;
-            return Err(error);
-        }
-        Ok(pin)
-    }
-
-    fn map_pinned(&self, inode: InodeId, offset: u64, length: u64, writable: bool) -> Result<u64> {
-        let lane = self.lane()?;
-        self.lock_inode(&lane, inode)?;
-        let size = size_of(self.field(inode, inode::SIZE)?);
-        let end = size.next_multiple_of(BLOCK).min(offset.saturating_add(length).next_multiple_of(BLOCK));
-        if offset >= end {
-            return Ok(offset);
-        }
-        self.provide_locked(&lane, inode, offset, end)?;
-        let mut at = offset;
-        while at < end {
-            let here = (end - at).min(EXTENT - at % EXTENT);
-            let slot = self.find_slot(inode, at / EXTENT)?.ok_or(DAMAGED)?;
-            if writable {
-                checksum::make_stale(self.region(), slot.checksum_at)?;
-            }
-            let target = Target::decode(self.region().load(slot.map_at)?)?;
-            self.each_run(target, at % EXTENT, here, |from, _, place| {
-                let unit = place.ok_or(DAMAGED)?;
-                match target {
-                    Target::Extent(at) if from >= at % EXTENT => self.mark_mapped(Class::Extent, at),
-                    _ => self.mark_mapped(Class::Block, unit - unit % BLOCK),
-                }
-            })?;
-            at += here;
-        }
-        Ok(end)
-    }
-
-    fn mark_mapped(&self, class: Class, at: u64) -> Result<()> {
-        let owner_at = space::find_owner(self.region(), class, at)?;
-        let owner = Owner::decode(self.region().load(owner_at)?).ok_or(DAMAGED)?;
-        self.region().commit(owner_at, Owner { mapped: true, ..owner }.encode(), MustFence::nothing())
-    }
-
-    fn each_piece(&self, inode: InodeId, offset: u64, end: u64, piece: &mut dyn FnMut(Piece)) -> Result<()> {
-        let mut open: Option<Piece> = None;
-        let mut at = offset;
-        while at < end {
-            let here = (end - at).min(EXTENT - at % EXTENT);
-            let slot = self.find_slot(inode, at / EXTENT)?.ok_or(DAMAGED)?;
-            let target = Target::decode(self.region().load(slot.map_at)?)?;
-            let base = at - at % EXTENT;
-            self.each_run(target, at % EXTENT, here, |from, length, place| {
-                let region_offset = place.ok_or(DAMAGED)?;
-                match &mut open {
-                    Some(run) if run.region_offset + run.length == region_offset => run.length += length,
-                    _ => {
-                        let next = Piece { file_offset: base + from, region_offset, length };
-                        if let Some(run) = open.replace(next) {
-                            piece(run);
-                        }
-                    }
-                }
-                Ok(())
-            })?;
-            at += here;
-        }
-        if let Some(run) = open {
-            piece(run);
-        }
-        Ok(())
+        Ok((inode, offset, length, pin.word & WRITABLE != 0))
     }
 
     /// The mapping is gone. Nothing happens when the pin is not held any more.

@@ -127,6 +127,13 @@ pub struct Piece {
     pub length: u64,
 }
 
+impl Piece {
+    /// Whether `next` goes on where this ends, in the file and in the region.
+    pub(crate) fn is_followed_by(&self, next: &Piece) -> bool {
+        self.region_offset + self.length == next.region_offset && self.file_offset + self.length == next.file_offset
+    }
+}
+
 /// A new time of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewTime {

@@ -1,7 +1,7 @@
 //! Faults inside the copy routines become errors: this library owns the handlers of SIGSEGV and SIGBUS, and the
 //! program's own are called for every fault that is not ours.
 
-use crate::signals;
+use crate::{late_pages, signals};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -80,6 +80,15 @@ pub fn exchange(signal: c_int, new: Option<&libc::sigaction>, set: SetAction) ->
 }
 
 extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passed a valid siginfo.
+    let code = unsafe { (*info).si_code };
+    if signal == libc::SIGBUS && code == libc::BUS_ADRERR {
+        // SAFETY: as above; with this code it has an address.
+        let address = unsafe { (*info).si_addr() } as usize;
+        if late_pages::bring(address) {
+            return;
+        }
+    }
     // SAFETY: the kernel called this with the arguments of an SA_SIGINFO handler.
     if unsafe { lifeboat_kernels::fault::handle(signal, info.cast_const().cast(), context) } {
         return;
@@ -87,8 +96,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: see `Wanted`.
     let action = unsafe { *wanted.0.get() };
-    // SAFETY: the kernel passed a valid siginfo.
-    let sent_by_process = unsafe { (*info).si_code } <= 0;
+    let sent_by_process = code <= 0;
     match action.sa_sigaction {
         libc::SIG_IGN if sent_by_process => {}
         libc::SIG_DFL | libc::SIG_IGN => die_as_by_default(signal, sent_by_process),

@@ -33,6 +33,7 @@ mod faults;
 mod hooks;
 mod identity;
 mod kernels;
+mod late_pages;
 mod limits;
 mod mappings;
 mod message;

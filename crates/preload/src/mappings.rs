@@ -7,7 +7,9 @@ use crate::{signals, state};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use lifeboat_fs::{Errno, FileSystem, OpenFile, Pin, Result};
+use lifeboat_fs::{Errno, FileSystem, OpenFile, Piece, Pin, Result};
+use lifeboat_region::layout::EXTENT;
+use lifeboat_region::process;
 use rustix::fd::AsRawFd;
 
 /// Most mappings of a process at a time.
@@ -25,6 +27,11 @@ struct Entry {
     length: usize,
     /// Bytes of it that are still mapped.
     left: usize,
+    /// Byte of the file at its start.
+    offset: u64,
+    /// Flags that bring further pages into it, and by what.
+    flags: c_int,
+    map: Map,
     pin: Pin,
     /// Held for a child that is about to be forked.
     copy: Option<Pin>,
@@ -102,7 +109,6 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
     let kept = wish.flags & (libc::MAP_NORESERVE | libc::MAP_POPULATE | libc::MAP_LOCKED);
     let flags = kept | libc::MAP_FIXED | if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     let writable = shared && wish.protection & libc::PROT_WRITE != 0;
-    let region = file_system.region().file().as_raw_fd();
     let mut refused = None;
     let held = signals::hold();
     let pinned = file_system.map(file, offset, length as u64, writable, &mut |piece| {
@@ -112,26 +118,13 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
             refused = refused.or(Some(Errno::UCLEAN));
             return;
         }
-        let address = (base as usize + within) as *mut c_void;
-        let at = piece.region_offset as i64;
-        let mut mapped = map(address, piece.length as usize, wish.protection, flags, region, at);
-        if mapped == libc::MAP_FAILED
-            && crate::answer::errno() == libc::EBADF
-            && crate::descriptors::restore(file_system)
-        {
-            mapped = map(address, piece.length as usize, wish.protection, flags, region, at);
-        }
-        if mapped == libc::MAP_FAILED {
-            refused = Some(match Errno::from_raw_os_error(crate::answer::errno()) {
-                // The pages of the region are larger than the pieces of files.
-                Errno::INVAL => Errno::NODEV,
-                error => error,
-            });
-        }
+        refused = show(file_system, base as usize + within, &piece, wish.protection, flags, map).err();
     });
     drop(held);
     let kept = match (pinned, refused) {
-        (Ok(pin), None) => keep(Entry { start: base as usize, length, left: length, pin, copy: None }),
+        (Ok(pin), None) => {
+            keep(Entry { start: base as usize, length, left: length, offset, flags, map, pin, copy: None })
+        }
         (Ok(pin), Some(error)) => file_system.unmap(pin).and(Err(error)),
         (Err(error), _) => Err(error),
     };
@@ -143,6 +136,34 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
             Err(error)
         }
     }
+}
+
+/// Maps a run of the region at `address`.
+fn show(
+    file_system: &FileSystem,
+    address: usize,
+    piece: &Piece,
+    protection: c_int,
+    flags: c_int,
+    map: Map,
+) -> Result<()> {
+    let length = piece.length as usize;
+    let place = || {
+        let region = file_system.region().file().as_raw_fd();
+        map(address as *mut c_void, length, protection, flags, region, piece.region_offset as i64)
+    };
+    let mut mapped = place();
+    if mapped == libc::MAP_FAILED && crate::answer::errno() == libc::EBADF && crate::descriptors::restore(file_system) {
+        mapped = place();
+    }
+    if mapped != libc::MAP_FAILED {
+        return Ok(());
+    }
+    Err(match Errno::from_raw_os_error(crate::answer::errno()) {
+        // The pages of the region are larger than the pieces of files.
+        Errno::INVAL => Errno::NODEV,
+        error => error,
+    })
 }
 
 fn keep(entry: Entry) -> Result<()> {
@@ -213,6 +234,7 @@ fn trim(entry: &mut Entry, start: usize, length: usize) {
     let (from, to) = (entry.start, entry.start + entry.length);
     let end = start.saturating_add(length);
     if start <= from {
+        entry.offset += (end.min(to) - from) as u64;
         entry.start = end.min(to);
         entry.length = to - entry.start;
     } else if end >= to {
@@ -234,6 +256,56 @@ pub fn moved(from: usize, length: usize, to: usize) {
             }
         }
     });
+}
+
+/// A page of one of our mappings behind which there is nothing yet.
+#[derive(Clone, Copy)]
+struct Late {
+    start: usize,
+    length: usize,
+    offset: u64,
+    flags: c_int,
+    map: Map,
+    pin: Pin,
+}
+
+fn find_late(address: usize) -> Option<Late> {
+    locked(|table| {
+        let entry = table.iter().flatten().find(|entry| common(entry, address, 1) != 0)?;
+        let Entry { start, length, offset, flags, map, pin, .. } = *entry;
+        Some(Late { start, length, offset, flags, map, pin })
+    })
+}
+
+/// After a bus error at `address`: shows what the file has there by now, which are bytes that it has grown by or a hole that
+/// was left out. False when the bus error is the program's: behind the end of the file, or where there is no room.
+pub fn show_late(address: usize) -> bool {
+    if !any() || state::borrows_memory() {
+        return false;
+    }
+    let (Some(late), Ok(file_system)) = (find_late(address), state::file_system()) else { return false };
+    // Only the placeholder's own pages are covered, never what the program has put into the range since. (Another thread that
+    // does so at this very moment to pages next to these races with this one as with any page fault.)
+    let Some(empty) = process::range_around(address) else { return false };
+    let page = address - address % PAGE;
+    let first = late.offset + (page - late.start) as u64;
+    let extent_start = page.saturating_sub((first % EXTENT) as usize);
+    let from = extent_start.max(empty.start).max(late.start);
+    let to = (page - (first % EXTENT) as usize + EXTENT as usize).min(empty.end).min(late.start + late.length);
+    let offset = late.offset + (from - late.start) as u64;
+    let mut shown = true;
+    let _held = signals::hold();
+    let further = file_system.map_further(late.pin, offset, (to - from) as u64, &mut |piece| {
+        let at = from + piece.file_offset.saturating_sub(offset) as usize;
+        let inside = at >= from && at.checked_add(piece.length as usize).is_some_and(|end| end <= to);
+        shown &= inside && show(file_system, at, &piece, empty.protection, late.flags, late.map).is_ok();
+    });
+    // The page itself may still be behind the end.
+    further.is_ok_and(|count| count > 0) && shown && is_within(file_system, late.pin, first)
+}
+
+fn is_within(file_system: &FileSystem, pin: Pin, offset: u64) -> bool {
+    file_system.size_of_pinned(pin).is_ok_and(|size| offset < size)
 }
 
 /// Holds what is mapped a second time, for a child that is about to be forked.

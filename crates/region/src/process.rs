@@ -140,27 +140,66 @@ pub fn boot() -> u64 {
 pub fn maps_file(pid: u32, device: u64, inode: u64) -> bool {
     let mut path = [0; 64];
     let length = decimal(b"/proc/", pid as u64, b"/maps", &mut path);
-    let file = match open(&path[..length]) {
-        Ok(file) => file,
-        Err(Errno::NOENT | Errno::SRCH) => return false,
-        Err(_) => return true,
-    };
+    match find_map_line(&path[..length], |line| line_names(line, device, inode).then_some(())) {
+        Ok(found) => found.is_some(),
+        // Absent, or vanished while we were reading.
+        Err(Errno::NOENT | Errno::SRCH) => false,
+        Err(_) => true,
+    }
+}
+
+/// An address range of this process, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last.
+    pub end: usize,
+    /// `PROT_*`.
+    pub protection: i32,
+}
+
+/// The range around `address` that has one protection and one file.
+pub fn range_around(address: usize) -> Option<AddressRange> {
+    find_map_line(b"/proc/self/maps", |line| range_of(line).filter(|range| (range.start..range.end).contains(&address)))
+        .ok()
+        .flatten()
+}
+
+fn range_of(line: &[u8]) -> Option<AddressRange> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (range, permissions) = (fields.next()?, fields.next()?);
+    let dash = range.iter().position(|&byte| byte == b'-')?;
+    let bits = [
+        (b'r', rustix::mm::ProtFlags::READ),
+        (b'w', rustix::mm::ProtFlags::WRITE),
+        (b'x', rustix::mm::ProtFlags::EXEC),
+    ];
+    let granted = bits.iter().zip(permissions).filter(|((letter, _), given)| letter == *given);
+    Some(AddressRange {
+        start: parse_hexadecimal(&range[..dash])? as usize,
+        end: parse_hexadecimal(&range[dash + 1..])? as usize,
+        protection: granted.fold(0, |sum, ((_, bit), _)| sum | bit.bits() as i32),
+    })
+}
+
+/// The first answer of `look` to a line of a `maps` file, of which long ones are cut.
+fn find_map_line<R>(path: &[u8], mut look: impl FnMut(&[u8]) -> Option<R>) -> Result<Option<R>> {
+    let file = open(path)?;
     let mut line = [0u8; 512];
     let mut filled = 0;
     let mut buffer = [0u8; 4096];
     loop {
         let count = match rustix::io::read(&file, &mut buffer) {
-            Ok(0) => return false,
+            Ok(0) => return Ok(None),
             Ok(count) => count,
             Err(Errno::INTR) => continue,
-            // The process vanished while we were reading.
-            Err(Errno::SRCH) => return false,
-            Err(_) => return true,
+            Err(error) => return Err(error),
         };
         for &byte in &buffer[..count] {
             if byte == b'\n' {
-                if line_names(&line[..filled], device, inode) {
-                    return true;
+                if let Some(answer) = look(&line[..filled]) {
+                    return Ok(Some(answer));
                 }
                 filled = 0;
             } else if filled < line.len() {
@@ -194,6 +233,17 @@ mod tests {
     fn a_command_name_cannot_forge_the_start_time() {
         let text = b"12 (a) 1 2 (b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
         assert_eq!(parse_start_time(text), Some(777));
+    }
+
+    #[test]
+    fn the_range_around_an_address_has_its_protection() {
+        let here = range_around(this_process_started_once as *const () as usize).expect("our own code");
+        assert_eq!(here.protection, 5);
+        let on_the_stack = 0u8;
+        let at = &raw const on_the_stack as usize;
+        let stack = range_around(at).expect("the stack");
+        assert!(stack.start <= at && at < stack.end && stack.protection == 3, "{stack:?}");
+        assert_eq!(range_around(16), None);
     }
 
     #[test]

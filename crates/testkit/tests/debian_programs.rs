@@ -190,7 +190,7 @@ fn the_tests_of_python_end_as_on_tmpfs() {
     let Some(python) = python() else {
         return skipped("tests of Python", "no python3 with its package `test` is installed");
     };
-    let sides = Sides::new("python", "512MiB");
+    let sides = Sides::new("python", "256MiB");
     let mut seen = BTreeSet::new();
     for module in ["test_os", "test_io", "test_shutil", "test_mmap"] {
         let script = format!("{python} -m test --tempdir \"$D\" --junit-xml \"$T/{module}.xml\" {module}");

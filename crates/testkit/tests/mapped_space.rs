@@ -260,3 +260,29 @@ fn mapper() {
     report("mapped");
     std::thread::sleep(LIMIT);
 }
+
+#[test]
+fn what_is_mapped_of_a_file_that_grew_is_held_when_the_file_is_removed() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("grown", 32 * MIB);
+    let files = region.attach();
+    let volume = volume(&files);
+    let file = volume.open(None, b"grown", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
+    let whole = 8 * MIB;
+    let mut pieces = Vec::new();
+    let pin = files.map(file, 0, whole, false, &mut |piece| pieces.push(piece)).expect("map");
+    assert_eq!(pieces, [], "an empty file has pages");
+    assert_eq!(volume.write(file, &bytes(TAG, LENGTH), None), Ok(LENGTH));
+    let mut further = |offset, length| files.map_further(pin, offset, length, &mut |piece| pieces.push(piece));
+    assert!(further(0, 4 * MIB).expect("more of it") > 0);
+    assert_eq!(further(4 * MIB, 4 * MIB), Ok(0), "pages behind the end");
+    assert_eq!(further(4 * MIB, 8 * MIB), Err(Errno::INVAL), "pages that are not pinned");
+    volume.close(file).expect("close");
+    volume.unlink(None, b"grown").expect("unlink");
+    fill(&files, "filler");
+    assert_eq!(shown(&files, &pieces), bytes(TAG, LENGTH));
+    files.unmap(pin).expect("unmap");
+    let mut nothing = |_| {};
+    assert_eq!(files.map_further(pin, 0, MIB, &mut nothing), Err(Errno::NOENT), "a pin that is gone maps");
+    assert!(check(&files).is_clean());
+}
