@@ -11,15 +11,39 @@ use crate::{Errno, Result};
 use lifeboat_region::MustFence;
 use rustix::fs::OFlags;
 
+/// What opening a path leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opened {
+    /// An open file of the region.
+    File(OpenFile),
+    /// A FIFO, which the caller may open as asked for; that is the kernel's to do.
+    Fifo(InodeId),
+}
+
+impl Opened {
+    /// The open file; `ENXIO` for a FIFO, where the kernel is not asked.
+    pub fn file(self) -> Result<OpenFile> {
+        match self {
+            Opened::File(file) => Ok(file),
+            Opened::Fifo(_) => Err(Errno::NXIO),
+        }
+    }
+}
+
 impl FileSystem {
-    /// Opens a path. `flags` are the kernel's `O_*` bits.
+    /// Opens a path. `flags` are the kernel's `O_*` bits. A FIFO answers `ENXIO`.
     pub fn open(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: i32, mode: u32) -> Result<OpenFile> {
+        self.open_any(who, dir, path, flags, mode)?.file()
+    }
+
+    /// Opens a path, for callers that can open a FIFO.
+    pub fn open_any(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: i32, mode: u32) -> Result<Opened> {
         let mut flags = OFlags::from_bits_retain(flags as u32);
         if flags.contains(OFlags::PATH) {
             flags &= OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         }
         if flags.contains(OFlags::TMPFILE) {
-            return self.open_nameless(who, dir, path, flags, mode);
+            return self.open_nameless(who, dir, path, flags, mode).map(Opened::File);
         }
         if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
             return Err(Errno::INVAL);
@@ -35,7 +59,7 @@ impl FileSystem {
         self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
     }
 
-    fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, flags: OFlags, mode: u32) -> Result<OpenFile> {
+    fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, flags: OFlags, mode: u32) -> Result<Opened> {
         if flags.contains(OFlags::CREATE) {
             if place.slash {
                 return Err(Errno::ISDIR);
@@ -65,7 +89,7 @@ impl FileSystem {
                     {
                         Ok(file) => {
                             claim.keep();
-                            return Ok(file);
+                            return Ok(Opened::File(file));
                         }
                         Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                             let name = self.name(place.name)?;
@@ -114,14 +138,14 @@ impl FileSystem {
         self.claim(place)
     }
 
-    fn open_existing(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
+    fn open_existing(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<Opened> {
         self.validate(inode)?;
         let kind = self.mode(inode)? & inode::TYPE_MASK;
         if flags.contains(OFlags::PATH) {
             if flags.contains(OFlags::DIRECTORY) && kind != inode::DIRECTORY {
                 return Err(Errno::NOTDIR);
             }
-            return self.take_slot(inode, flags);
+            return self.take_slot(inode, flags).map(Opened::File);
         }
         match kind {
             inode::LINK if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
@@ -131,19 +155,18 @@ impl FileSystem {
             }
             inode::DIRECTORY | inode::REGULAR => {}
             _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
-            // Nothing is behind a FIFO, socket or device name.
+            // Nothing is behind a socket or device name.
             _ => {
                 self.permit_open(who, inode, flags)?;
-                return Err(Errno::NXIO);
+                self.permit_noatime(who, inode, flags)?;
+                return if kind == inode::FIFO { Ok(Opened::Fifo(inode)) } else { Err(Errno::NXIO) };
             }
         }
         if flags.contains(OFlags::DIRECTORY) && kind != inode::DIRECTORY {
             return Err(Errno::NOTDIR);
         }
         self.permit_open(who, inode, flags)?;
-        if flags.contains(OFlags::NOATIME) && !who.is_privileged() && self.field(inode, inode::IDS)? as u32 != who.uid {
-            return Err(Errno::PERM);
-        }
+        self.permit_noatime(who, inode, flags)?;
         if flags.contains(OFlags::TRUNC) && kind == inode::REGULAR {
             self.permit(who, inode, WRITE)?;
             self.resize(inode, 0)?;
@@ -151,7 +174,15 @@ impl FileSystem {
         if writes(flags) && self.field(inode, inode::MODE)? & inode::SEALED != 0 {
             self.unseal(inode)?;
         }
-        self.take_slot(inode, flags)
+        self.take_slot(inode, flags).map(Opened::File)
+    }
+
+    /// Only owners read without leaving a trace.
+    fn permit_noatime(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<()> {
+        if flags.contains(OFlags::NOATIME) && !who.is_privileged() && self.field(inode, inode::IDS)? as u32 != who.uid {
+            return Err(Errno::PERM);
+        }
+        Ok(())
     }
 
     fn permit_open(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<()> {
@@ -205,6 +236,11 @@ impl FileSystem {
 
     /// Opens an inode that somebody has open already (`/proc/self/fd`). Permissions are not checked again.
     pub fn open_inode(&self, who: &Caller<'_>, inode: InodeId, flags: i32) -> Result<OpenFile> {
+        self.open_any_inode(who, inode, flags)?.file()
+    }
+
+    /// As [`FileSystem::open_inode`], for callers that can open a FIFO.
+    pub fn open_any_inode(&self, who: &Caller<'_>, inode: InodeId, flags: i32) -> Result<Opened> {
         let flags = OFlags::from_bits_retain(flags as u32);
         self.open_existing(who, inode, flags).map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })
     }

@@ -29,8 +29,10 @@ impl FileSystem {
         lane.set_task(TASK_RELEASE, inode.to_word())?;
         // Whoever had a lock has no descriptor any more.
         self.remove_where(lane, inode, |_| true)?;
+        let mode = self.mode(inode)?;
+        self.remove_kernel_node_of(inode, mode);
         let mut pruner = Pruner::new(self, lane, inode);
-        match self.mode(inode)? & inode::TYPE_MASK {
+        match mode & inode::TYPE_MASK {
             inode::REGULAR => pruner.cut(0)?,
             inode::DIRECTORY => self.prune_directory(&mut pruner, inode.at() + inode::ROOT, 0)?,
             inode::LINK => {

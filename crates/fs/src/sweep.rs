@@ -86,6 +86,7 @@ impl FileSystem {
         lane.lock(SWEEP_LOCK, self)?;
         self.reap(None);
         self.drop_dead_pins()?;
+        self.sweep_kernel_nodes()?;
         let mut freed = 0;
         space::each_unit(self.region(), |unit, owner| {
             match (owner.state, owner.kind) {

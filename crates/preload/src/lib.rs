@@ -30,6 +30,7 @@ mod descriptors;
 mod directory;
 mod environment;
 mod faults;
+mod fifos;
 mod hooks;
 mod identity;
 mod kernels;

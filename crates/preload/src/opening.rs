@@ -1,9 +1,9 @@
 //! Opening a file of ours: the open file in the region first, then its placeholder, then the entry in the table.
 
 use crate::answer::{Failure, fail};
-use crate::{call, covered, descriptors, path, signals, state, tags, user};
+use crate::{call, covered, descriptors, fifos, path, signals, state, tags, user};
 use core::ffi::{c_char, c_int};
-use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Result};
+use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Opened, Result};
 
 /// Times that a path may change between the mount and the kernel.
 const CHANGES_MAX: usize = 4;
@@ -129,18 +129,30 @@ fn close_if_covered(descriptor: c_int) -> bool {
     found
 }
 
-/// Opens a path that starts at one of our directories.
+/// Opens a path that starts at one of our directories. A FIFO's descriptor is the kernel's.
 pub fn open_at(start: InodeId, rest: &[u8], flags: c_int, mode: libc::mode_t) -> Result<c_int> {
-    let _held = signals::hold();
-    let file = call::call_held(|file_system, who| file_system.open(who, start, rest, flags, mode))?;
-    place(file, flags)
+    let held = signals::hold();
+    match call::call_held(|file_system, who| file_system.open_any(who, start, rest, flags, mode))? {
+        Opened::File(file) => place(file, flags),
+        Opened::Fifo(inode) => {
+            drop(held);
+            fifos::open(inode, flags)
+        }
+    }
 }
 
 /// Opens again what one of our descriptors stands for, as a path below `/proc/self/fd` does.
 pub fn reopen(file: OpenFile, flags: c_int) -> Result<c_int> {
-    let _held = signals::hold();
-    let file = call::call_held(|file_system, who| file_system.open_inode(who, file_system.inode_of(file)?, flags))?;
-    place(file, flags)
+    let held = signals::hold();
+    let opened =
+        call::call_held(|file_system, who| file_system.open_any_inode(who, file_system.inode_of(file)?, flags))?;
+    match opened {
+        Opened::File(file) => place(file, flags),
+        Opened::Fifo(inode) => {
+            drop(held);
+            fifos::open(inode, flags)
+        }
+    }
 }
 
 fn last_link(flags: c_int) -> LastLink {

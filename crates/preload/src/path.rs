@@ -132,9 +132,15 @@ fn below<'a>(path: &'a [u8], prefix: &[u8], relative: bool) -> Option<&'a [u8]> 
 
 /// One of our descriptors named by its path in `/proc` or `/dev`, and what follows.
 fn descriptor_path(path: &[u8]) -> Option<(OpenFile, &[u8])> {
+    let (number, rest) = number_path(path)?;
+    Some((descriptors::find(number)?, rest))
+}
+
+/// A descriptor named by its path in `/proc` or `/dev`, and what follows.
+fn number_path(path: &[u8]) -> Option<(c_int, &[u8])> {
     let standard: [(&[u8], c_int); 3] = [(b"/dev/stdin", 0), (b"/dev/stdout", 1), (b"/dev/stderr", 2)];
     if let Some((_, number)) = standard.iter().find(|(name, _)| *name == path) {
-        return Some((descriptors::find(*number)?, b""));
+        return Some((*number, b""));
     }
     let prefixes: [&[u8]; 3] = [b"/proc/self/fd/", b"/dev/fd/", b"/proc/thread-self/fd/"];
     let rest = prefixes.iter().find_map(|prefix| path.strip_prefix(*prefix))?;
@@ -143,8 +149,16 @@ fn descriptor_path(path: &[u8]) -> Option<(OpenFile, &[u8])> {
     if !matches!(rest.first(), None | Some(b'/')) {
         return None;
     }
-    let number = c_int::try_from(lifeboat_region::process::parse_decimal(number)?).ok()?;
-    Some((descriptors::find(number)?, rest))
+    Some((c_int::try_from(lifeboat_region::process::parse_decimal(number)?).ok()?, rest))
+}
+
+/// The descriptor that a path in `/proc` or `/dev` means.
+pub fn descriptor_meant(path: *const c_char) -> Option<c_int> {
+    let mut buffer = [0; user::PATH_MAX];
+    match number_path(user::path(path, &mut buffer).ok()?) {
+        Some((number, b"")) => Some(number),
+        _ => None,
+    }
 }
 
 /// The kernel's path for a path of ours that leads out of the mount.

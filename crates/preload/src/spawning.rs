@@ -287,7 +287,7 @@ impl Plan {
             Ok(opened) => {
                 let kept = self.keep(opened, floor);
                 let file = descriptors::find(opened);
-                let _ = descriptors::close(opened);
+                crate::hooks::close_any_descriptor(opened);
                 self.change(number, file)?;
                 // libc moves what it opened in the same way, by which `O_CLOEXEC` is lost too.
                 add_duplicate(&mut self.actions, kept?, number)

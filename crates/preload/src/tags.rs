@@ -99,10 +99,14 @@ pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, inode: Result
 
 /// The open file behind a path that the kernel shows for a descriptor, if it is a tag of this region.
 pub fn number_of(shown: &[u8]) -> Option<OpenFile> {
-    let rest = shown.strip_prefix(crate::environment::region())?;
-    let rest = rest.strip_prefix(b"/")?.strip_prefix(FOLDER_NAME)?.strip_prefix(b"/")?;
-    let number = lifeboat_region::process::parse_decimal(rest)?;
+    let number = lifeboat_region::process::parse_decimal(name_in_folder(shown)?)?;
     u32::try_from(number).ok().filter(|&number| number < descriptors::NUMBERS_MAX).map(OpenFile)
+}
+
+/// Of a path that the kernel shows, what follows the folder of tags of this region.
+pub fn name_in_folder(shown: &[u8]) -> Option<&[u8]> {
+    let rest = shown.strip_prefix(crate::environment::region())?;
+    rest.strip_prefix(b"/")?.strip_prefix(FOLDER_NAME)?.strip_prefix(b"/")
 }
 
 /// The open file behind any descriptor of this process, asked of the kernel.

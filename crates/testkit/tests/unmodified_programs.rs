@@ -83,6 +83,11 @@ mod scripts {
             "install -m 750 $S/text $D/i; install -d -m 711 $D/q/w/e; mkdir -p $D/a/b/c; mkdir $D/a; ln $D/i $D/h; ln -s i $D/l; ln -sf h $D/l; readlink $D/l; readlink -f $D/l | sed s:.*/::; ln -s loop $D/loop; cat $D/loop; chmod 600 $D/h; chmod -R g+w $D/a; ln $D/a $D/b; mkfifo $D/fifo; ls -l $D/fifo | cut -c1-10",
         ),
         (
+            "FIFOs",
+            &["mkfifo", "mknod", "tail", "seq"],
+            "cd $D; mkfifo p; (echo hello > p) & cat p; wait; mkfifo -m 640 q; stat -c '%F %a %h %s' q; exec 5<>q; echo x >&5; read a <&5; echo got $a; stat -L -c '%F %a' /dev/fd/5; rm q; echo y >&5; read a <&5; echo got $a; stat -L -c '%F %h' /dev/fd/5; exec 5>&-; mkfifo r; (cat r | tr a-z A-Z > out) & cp $S/text r; wait; md5sum < out; ln r r2; (cat < r2 > out2) & echo by link > r; wait; cat out2; mv r r3; cat r3 & echo moved > r2; wait; rm r2 r3; mknod n p; tail -n 1 n & seq 10 > n; wait; dd if=$S/blob of=n bs=64k status=none & md5sum n; wait; mkfifo t; tee t < $S/text > u & cmp t $S/text && echo same; wait; [ -p t ] && echo a fifo; cp -a t v; ls -l v | cut -c1-10; mv v $T/w; mv $T/w x; [ -p x ] && echo still; timeout 0.2 cat x; echo code $?",
+        ),
+        (
             "relative paths from outside",
             &["basename"],
             "top=$(dirname $D); above=$(dirname $top); m=$(basename $top); c=$(basename $D); cd $above && echo in > $m/$c/f; cat $m/$c/f; cp $S/text ./$m/$c/t; cd $m/$c && pwd -P | sed s:.*/::; cat f ../$c/f; cd ../..; ls $m/$c; mkdir -p $m/$c/x/y; install -d $D/q/w; cd $m && cat $c/f",
@@ -426,10 +431,11 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
         }
     }
     // Once with libc's own streams, once as on a libc whose streams are not known.
-    if let Some(program) = compile("gcc", "functions.c", &["-O1", "-w"], folder.path()) {
+    for source in ["functions.c", "fifos.c"] {
+        let Some(program) = compile("gcc", source, &["-O1", "-w", "-pthread"], folder.path()) else { continue };
         for how in ["", "LIFEBOAT_STDIO=functions"] {
             let script = format!("{how} {} \"$D\"; echo code $?", program.display());
-            matrix.run(&format!("functions.c {how}"), "bash", &script);
+            matrix.run(&format!("{source} {how}"), "bash", &script);
         }
     }
     if is_installed("python3") {

@@ -1,7 +1,7 @@
 //! Permissions, owners, times, and the question whether something may be done.
 
 use crate::answer::{fail, give};
-use crate::{call, descriptors, identity, path, user};
+use crate::{call, descriptors, fifos, identity, path, user};
 use core::ffi::{c_char, c_int};
 use libc::{gid_t, mode_t, timespec, timeval, uid_t};
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, NewTime, OpenFile, Result};
@@ -28,6 +28,19 @@ fn on_open_for_use(file: OpenFile, operation: impl Fn(&FileSystem, &Caller<'_>, 
         file_system.sync(file)?;
         operation(file_system, who, file_system.inode_of(file)?)
     }))
+}
+
+/// For descriptors that are not ours: those of FIFOs in the mount stand for an inode of the region all the same.
+#[inline]
+fn on_fifo_or(
+    descriptor: c_int,
+    theirs: impl FnOnce() -> c_int,
+    operation: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<()>,
+) -> c_int {
+    match fifos::behind(descriptor) {
+        None => theirs(),
+        Some(inode) => give(call::call(|file_system, who| operation(file_system, who, inode))),
+    }
 }
 
 /// Whether both times are to stay: then the kernel does not even look at the file.
@@ -92,6 +105,14 @@ fn set_times(
     times: impl Fn() -> Result<Times>,
 ) -> c_int {
     path::on_inode(directory, name, last, theirs, |file_system, who, inode| {
+        let (accessed, modified) = times()?;
+        file_system.set_times(who, inode, accessed, modified)
+    })
+}
+
+/// Sets the times of a FIFO in the mount by its descriptor, or asks the kernel.
+fn set_times_of_fifo_or(descriptor: c_int, theirs: impl FnOnce() -> c_int, times: impl Fn() -> Result<Times>) -> c_int {
+    on_fifo_or(descriptor, theirs, |file_system, who, inode| {
         let (accessed, modified) = times()?;
         file_system.set_times(who, inode, accessed, modified)
     })
@@ -165,7 +186,11 @@ hooks! {
 
     fn fchmod(descriptor: c_int, mode: mode_t) -> c_int {
         match descriptors::find(descriptor) {
-            None => next(descriptor, mode),
+            None => on_fifo_or(
+                descriptor,
+                || next(descriptor, mode),
+                |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777),
+            ),
             Some(file) => {
                 on_open_for_use(file, |file_system, who, inode| file_system.chmod(who, inode, mode & 0o7777))
             }
@@ -204,7 +229,11 @@ hooks! {
 
     fn fchown(descriptor: c_int, uid: uid_t, gid: gid_t) -> c_int {
         match descriptors::find(descriptor) {
-            None => next(descriptor, uid, gid),
+            None => on_fifo_or(
+                descriptor,
+                || next(descriptor, uid, gid),
+                |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)),
+            ),
             Some(file) => {
                 on_open_for_use(file, |file_system, who, inode| {
                     file_system.chown(who, inode, wanted(uid), wanted(gid))
@@ -216,6 +245,9 @@ hooks! {
     fn fchownat(directory: c_int, name: *const c_char, uid: uid_t, gid: gid_t, flags: c_int) -> c_int {
         if let Some(file) = super::stat::meant_by_empty_path(directory, name, flags) {
             return on_open(file, |file_system, who, inode| file_system.chown(who, inode, wanted(uid), wanted(gid)));
+        }
+        if let Some(inode) = super::stat::fifo_meant_by_empty_path(directory, name, flags) {
+            return give(call::call(|file_system, who| file_system.chown(who, inode, wanted(uid), wanted(gid))));
         }
         path::on_inode(
             directory,
@@ -240,7 +272,7 @@ hooks! {
 
     fn futimes(descriptor: c_int, times: *const timeval) -> c_int {
         match descriptors::find(descriptor) {
-            None => next(descriptor, times),
+            None => set_times_of_fifo_or(descriptor, || next(descriptor, times), || times_of_values(times)),
             Some(file) => set_times_open(file, times_of_values(times)),
         }
     }
@@ -269,6 +301,12 @@ hooks! {
         if let Some(file) = open {
             return set_times_open(file, times_of_specs(times));
         }
+        if let Some(inode) = super::stat::fifo_meant_by_empty_path(directory, name, flags) {
+            return give(call::call(|file_system, who| {
+                let (accessed, modified) = times_of_specs(times)?;
+                file_system.set_times(who, inode, accessed, modified)
+            }));
+        }
         set_times(
             directory,
             name,
@@ -280,7 +318,7 @@ hooks! {
 
     fn futimens(descriptor: c_int, times: *const timespec) -> c_int {
         match descriptors::find(descriptor) {
-            None => next(descriptor, times),
+            None => set_times_of_fifo_or(descriptor, || next(descriptor, times), || times_of_specs(times)),
             Some(file) => set_times_open(file, times_of_specs(times)),
         }
     }

@@ -6,7 +6,7 @@ use crate::{path, state, tags, user};
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::offset_of;
 use libc::{sockaddr, sockaddr_un, socklen_t};
-use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, Result};
+use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, KernelNode, LastLink, Result};
 
 const HERE: c_int = libc::AT_FDCWD;
 const PATH_AT: usize = offset_of!(sockaddr_un, sun_path);
@@ -63,11 +63,14 @@ fn path_in(address: *const sockaddr, length: socklen_t) -> Option<[c_char; 110]>
 
 /// The kernel's address of a node.
 fn address_of(inode: InodeId) -> Result<Address> {
-    let mut text = [0; 64];
-    let folder = lifeboat_region::process::decimal(b"/proc/self/fd/", tags::folder_number() as u64, b"/s", &mut text);
-    let mut path = [0; 64];
-    let length = lifeboat_region::process::decimal(&text[..folder], inode.to_word(), b"", &mut path);
-    Address::of(&path[..length]).ok_or(Errno::NAMETOOLONG)
+    let mut folder = [0; 64];
+    let length = lifeboat_region::process::decimal(b"/proc/self/fd/", tags::folder_number() as u64, b"/", &mut folder);
+    let node = KernelNode::of_socket(inode);
+    let mut path = [0; 108];
+    let end = length + node.name().len();
+    path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(&folder[..length]);
+    path.get_mut(length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(node.name());
+    Address::of(&path[..end]).ok_or(Errno::NAMETOOLONG)
 }
 
 fn bind_node(

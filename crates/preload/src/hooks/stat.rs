@@ -1,7 +1,7 @@
 //! Attributes of files and of the file system.
 
 use crate::answer::{Answer, Failure, fail, give};
-use crate::{call, covered, descriptors, environment, path, state, user};
+use crate::{call, covered, descriptors, environment, fifos, path, state, user};
 use core::ffi::{c_char, c_int, c_uint};
 use core::mem::zeroed;
 use lifeboat_fs::{Errno, FileSystem, InodeId, LastLink, OpenFile, Result, Stat};
@@ -92,12 +92,19 @@ fn last_link(flags: c_int) -> LastLink {
     if flags & libc::AT_SYMLINK_NOFOLLOW != 0 { LastLink::Keep } else { LastLink::Follow }
 }
 
+/// Whether an empty path means the descriptor itself.
+fn means_descriptor(name: *const c_char, flags: c_int) -> bool {
+    flags & libc::AT_EMPTY_PATH != 0 && (name.is_null() || path::is_empty(name))
+}
+
 /// The open file that an empty path with `AT_EMPTY_PATH` means.
 pub(super) fn meant_by_empty_path(directory: c_int, name: *const c_char, flags: c_int) -> Option<OpenFile> {
-    if flags & libc::AT_EMPTY_PATH == 0 || !(name.is_null() || path::is_empty(name)) {
-        return None;
-    }
-    descriptors::find(directory)
+    if means_descriptor(name, flags) { descriptors::find(directory) } else { None }
+}
+
+/// The same for the inode of a FIFO in the mount, whose descriptors are the kernel's.
+pub(super) fn fifo_meant_by_empty_path(directory: c_int, name: *const c_char, flags: c_int) -> Option<InodeId> {
+    if means_descriptor(name, flags) { fifos::behind(directory) } else { None }
 }
 
 /// The working directory of ours that an empty path with `AT_EMPTY_PATH` means.
@@ -193,13 +200,76 @@ fn uncovered_x(answer: c_int, into: *mut libc::statx) -> c_int {
     answer
 }
 
+/// After the kernel filled `into` for a descriptor: that of a FIFO in the mount shows the region's inode. One whose last
+/// name is gone has none any more: then what the kernel says stays, without a link.
+#[inline(always)]
+fn of_descriptor(answer: c_int, descriptor: c_int, into: *mut libc::stat) -> c_int {
+    // SAFETY: the kernel has just written there.
+    if answer == 0 && state::configured() && unsafe { (*into).st_mode } & libc::S_IFMT == libc::S_IFIFO {
+        return of_fifo(descriptor, into);
+    }
+    uncovered(answer, into)
+}
+
+#[cold]
+#[inline(never)]
+fn of_fifo(descriptor: c_int, into: *mut libc::stat) -> c_int {
+    let Some(inode) = fifos::named(descriptor) else { return 0 };
+    match state::file_system().and_then(|file_system| file_system.stat(inode)) {
+        Ok(found) => give(user::put(into, &to_stat(&found))),
+        Err(_) => 0,
+    }
+}
+
+/// As [`of_descriptor`], for a path of the kernel's, which may mean a descriptor.
+#[inline(always)]
+fn of_path(answer: c_int, name: *const c_char, into: *mut libc::stat) -> c_int {
+    // SAFETY: the kernel has just written there.
+    let is_fifo = || unsafe { (*into).st_mode & libc::S_IFMT == libc::S_IFIFO };
+    if answer == 0
+        && state::configured()
+        && is_fifo()
+        && let Some(descriptor) = path::descriptor_meant(name)
+    {
+        return of_fifo(descriptor, into);
+    }
+    uncovered(answer, into)
+}
+
+/// As [`of_descriptor`] and [`of_path`], for `statx`.
+#[inline(always)]
+fn of_any_x(answer: c_int, asked: (c_int, *const c_char, c_int), into: *mut libc::statx) -> c_int {
+    // SAFETY: the kernel has just written there.
+    if answer == 0 && state::configured() && unsafe { (*into).stx_mode as u32 } & libc::S_IFMT == libc::S_IFIFO {
+        return of_fifo_x(asked, into);
+    }
+    uncovered_x(answer, into)
+}
+
+#[cold]
+#[inline(never)]
+fn of_fifo_x((directory, name, flags): (c_int, *const c_char, c_int), into: *mut libc::statx) -> c_int {
+    let descriptor = if means_descriptor(name, flags) {
+        Some(directory)
+    } else if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
+        path::descriptor_meant(name)
+    } else {
+        None
+    };
+    let Some(inode) = descriptor.and_then(fifos::named) else { return 0 };
+    match state::file_system().and_then(|file_system| file_system.stat(inode)) {
+        Ok(found) => give(user::put(into, &to_statx(&found))),
+        Err(_) => 0,
+    }
+}
+
 hooks! {
     fn stat(name: *const c_char, into: *mut libc::stat) -> c_int, also stat64 {
         path::on_inode(
             libc::AT_FDCWD,
             name,
             LastLink::Follow,
-            |_, name| uncovered(next(name, into), into),
+            |_, name| of_path(next(name, into), name, into),
             |file_system, _, inode| put_stat(file_system, inode, into),
         )
     }
@@ -216,7 +286,7 @@ hooks! {
 
     fn fstat(descriptor: c_int, into: *mut libc::stat) -> c_int, also fstat64 {
         match descriptors::find(descriptor) {
-            None => uncovered(next(descriptor, into), into),
+            None => of_descriptor(next(descriptor, into), descriptor, into),
             Some(file) => stat_open(file, into),
         }
     }
@@ -232,7 +302,16 @@ hooks! {
             directory,
             name,
             last_link(flags),
-            |directory, name| uncovered(next(directory, name, into, flags), into),
+            |directory, name| {
+                let answer = next(directory, name, into, flags);
+                if means_descriptor(name, flags) {
+                    of_descriptor(answer, directory, into)
+                } else if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
+                    of_path(answer, name, into)
+                } else {
+                    uncovered(answer, into)
+                }
+            },
             |file_system, _, inode| put_stat(file_system, inode, into),
         )
     }
@@ -249,7 +328,9 @@ hooks! {
             directory,
             name,
             last_link(flags),
-            |directory, name| uncovered_x(next(directory, name, flags, mask, into), into),
+            |directory, name| {
+                of_any_x(next(directory, name, flags, mask, into), (directory, name, flags), into)
+            },
             |file_system, _, inode| put(file_system, inode),
         )
     }

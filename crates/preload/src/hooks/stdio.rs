@@ -48,14 +48,15 @@ fn parse(mode: *const c_char) -> Result<Mode> {
 
 /// A stream of libc's over a descriptor of ours; the descriptor is closed when there cannot be one.
 fn stream_over(descriptor: c_int, mode: &Mode) -> *mut FILE {
-    let stream = if streams::usable() {
+    // That of a FIFO is the kernel's, which libc's own streams serve.
+    let stream = if streams::usable() || descriptors::find(descriptor).is_none() {
         libc_function!(c"fdopen", fn(c_int, *const c_char) -> *mut FILE)(descriptor, mode.text.as_ptr().cast())
     } else {
         stream_by_functions(descriptor, mode)
     };
     if stream.is_null() {
         let error = crate::answer::errno();
-        let _ = descriptors::close(descriptor);
+        super::close_any_descriptor(descriptor);
         crate::answer::set_errno(error);
     }
     stream
@@ -102,7 +103,7 @@ fn reopen_with(
     forget_replaced(before, was_ours);
     if reopened.is_null() {
         let error = crate::answer::errno();
-        let _ = descriptors::close(descriptor);
+        super::close_any_descriptor(descriptor);
         crate::answer::set_errno(error);
         return null_mut();
     }
@@ -112,7 +113,7 @@ fn reopen_with(
     if duplicate(descriptor, number, flags) >= 0 {
         descriptors::duplicated(descriptor, number);
     }
-    let _ = descriptors::close(descriptor);
+    super::close_any_descriptor(descriptor);
     reopened
 }
 
