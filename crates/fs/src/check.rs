@@ -42,6 +42,8 @@ pub enum Finding {
     Detached(u64),
     /// A checksum word that none can have; inode number, offset of the word.
     Checksum(u64, u64),
+    /// The extended attributes of an inode are not what was written; its number, offset of the word that points to them.
+    Attributes(u64, u64),
     /// Something could not be examined; offset, error number.
     Unreadable(u64, i32),
 }
@@ -77,6 +79,9 @@ impl fmt::Display for Finding {
             }
             Finding::Detached(inode) => write!(f, "directory {inode} is not below the root"),
             Finding::Checksum(inode, at) => write!(f, "inode {inode}: the checksum word at offset {at:#x} is damaged"),
+            Finding::Attributes(inode, at) => {
+                write!(f, "inode {inode}: the extended attributes behind the word at offset {at:#x} are damaged")
+            }
             Finding::Unreadable(at, error) => {
                 write!(f, "what is at offset {at:#x} could not be examined (error {error})")
             }
@@ -256,6 +261,16 @@ impl Walk<'_> {
                 }
             }
             _ => {}
+        }
+        self.attributes(inode)
+    }
+
+    fn attributes(&mut self, inode: InodeId) -> Result<()> {
+        let at = inode.at() + inode::ATTRIBUTES;
+        let fs = self.fs;
+        let good = fs.each_attribute_unit(inode, |class, unit| self.mark(inode, class, unit, at))?;
+        if !good || !fs.attributes_are_whole(inode)? {
+            self.find(Finding::Attributes(inode.number(), at));
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ impl FileSystem {
                 self.raise(lane, inode, root, height + 1)
             }
             Target::Index(node, height) => self.grow_below(lane, inode, node, height, extent),
-            Target::Entry(_) => Err(DAMAGED),
+            Target::Entry(_) | Target::Cell(_) => Err(DAMAGED),
         }
     }
 

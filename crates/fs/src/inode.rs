@@ -43,6 +43,8 @@ pub(crate) const VERSION: u64 = 120;
 pub(crate) const SEAL: u64 = 128;
 /// File locks (volatile): changes in 0..31, somebody waits 31, first record in 32..48, run id 48..64.
 pub(crate) const FILE_LOCKS: u64 = 136;
+/// Map word: the block of extended attributes (`attribute_block`).
+pub(crate) const ATTRIBUTES: u64 = 144;
 /// Target of a short symbolic link, to the end of the cell.
 pub(crate) const INLINE: u64 = 160;
 /// Bytes of the longest inline target.

@@ -12,12 +12,14 @@
 
 mod allocate;
 mod append;
+mod attribute_block;
 mod attributes;
 mod check;
 mod checksum;
 mod claim;
 mod data;
 mod directory;
+mod extended_attributes;
 mod file_io;
 mod file_lock;
 mod file_lock_table;
@@ -44,8 +46,10 @@ mod truncate;
 mod types;
 mod walk;
 
+pub use attribute_block::NAME_LONGEST as ATTRIBUTE_NAME_LONGEST;
 pub use check::{CheckSummary, Finding, check, repair};
 pub use claim::{CLAIMS_LONGEST, ClaimTrouble, Claims};
+pub use extended_attributes::check_attribute;
 pub use file_lock::{HeldLock, LOCK_TO_END, LockClass, LockRequest, LockWish};
 pub use file_system::{FileSystem, PREFIX_LONGEST};
 pub use inode::InodeId;

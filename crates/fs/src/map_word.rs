@@ -29,6 +29,8 @@ pub(crate) enum Target {
     Index(u64, u8),
     /// The first directory entry of a chain.
     Entry(u64),
+    /// A cell of bytes (extended attributes).
+    Cell(u64),
 }
 
 impl Target {
@@ -42,6 +44,7 @@ impl Target {
             4 => Target::Extents(at),
             5 => Target::Index(at, (word >> 4) as u8 & 15),
             6 => Target::Entry(at),
+            7 => Target::Cell(at),
             _ => return Err(DAMAGED),
         })
     }
@@ -56,6 +59,7 @@ impl Target {
             Target::Extents(at) => word(4, at),
             Target::Index(at, height) => word(5, at) | (height as u64) << 4,
             Target::Entry(at) => word(6, at),
+            Target::Cell(at) => word(7, at),
         }
     }
 }

@@ -43,6 +43,7 @@ impl FileSystem {
             _ => {}
         }
         pruner.flush()?;
+        self.release_attributes(lane, inode)?;
         let owner_at = space::find_owner(self.region(), Class::Cell, inode.at())?;
         let owner = Owner::decode(self.region().load(owner_at)?).ok_or(DAMAGED)?;
         self.region().commit(owner_at, owner.in_limbo().encode(), MustFence::nothing())?;

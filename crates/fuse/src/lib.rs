@@ -10,6 +10,7 @@ mod callers;
 mod change;
 mod device;
 mod error;
+mod extended;
 mod locks;
 mod names;
 mod nodes;

@@ -6,6 +6,7 @@
 
 use crate::attributes::{BLOCK_SIZE, new_time, to_kernel};
 use crate::change::Change;
+use crate::extended::Found;
 use crate::locks::{Asked, Locks};
 use crate::nodes::Nodes;
 use crate::open_files::OpenFiles;
@@ -111,6 +112,14 @@ fn answer_empty(done: lifeboat_fs::Result<()>, reply: ReplyEmpty) {
 fn answer_count(done: lifeboat_fs::Result<usize>, reply: ReplyWrite) {
     match done {
         Ok(count) => reply.written(count as u32),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn answer_attribute(found: lifeboat_fs::Result<Found>, reply: ReplyXattr) {
+    match found {
+        Ok(Found::Length(length)) => reply.size(length as u32),
+        Ok(Found::Bytes(bytes)) => reply.data(&bytes),
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -385,10 +394,20 @@ impl Filesystem for Service {
         reply.statfs(blocks, free, free, total, usage.inodes_free, BLOCK_SIZE, NAME_LONGEST as u32, BLOCK_SIZE);
     }
 
-    fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
-        // There are none, as interception says; the other calls are answered by `ENOSYS`, of which the kernel makes
-        // `EOPNOTSUPP` and asks no more.
-        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+        answer_empty(self.set_attribute(ino.0, name.as_bytes(), value, flags), reply);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        answer_attribute(self.attribute(ino.0, name.as_bytes(), size), reply);
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        answer_attribute(self.attributes(request, ino.0, size), reply);
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer_empty(self.remove_attribute(ino.0, name.as_bytes()), reply);
     }
 
     fn fallocate(

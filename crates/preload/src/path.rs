@@ -205,7 +205,19 @@ pub fn on_inode<T: Answer<C>, C: Failure>(
     theirs: impl Fn(c_int, *const c_char) -> C,
     ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
 ) -> C {
+    on_inode_after(|| Ok(()), (directory, path, last), theirs, ours)
+}
+
+/// As [`on_inode`]; `check` comes before the file is looked for, when the path is ours.
+#[inline(always)]
+pub fn on_inode_after<T: Answer<C>, C: Failure>(
+    check: impl Fn() -> Result<()>,
+    (directory, path, last): (c_int, *const c_char, LastLink),
+    theirs: impl Fn(c_int, *const c_char) -> C,
+    ours: impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
+) -> C {
     let resolved = |file_system: &FileSystem, who: &Caller<'_>, start: InodeId, rest: &[u8]| {
+        check()?;
         let inode = file_system.resolve(who, start, rest, last)?;
         ours(file_system, who, inode)
     };

@@ -63,6 +63,12 @@ pub fn target<'a>(pointer: *mut libc::c_void, length: usize) -> UserTarget<'a> {
     unsafe { UserTarget::new(pointer.cast(), length.min(LENGTH_MAX)) }
 }
 
+/// A buffer to take from.
+pub fn source<'a>(pointer: *const libc::c_void, length: usize) -> UserSource<'a> {
+    // SAFETY: as in `target`, and it is only read.
+    unsafe { UserSource::new(pointer.cast(), length) }
+}
+
 /// Copies a program's `iovec` array and hands it to `use_it`.
 pub fn pieces<R>(
     vector: *const libc::iovec,

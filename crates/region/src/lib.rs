@@ -26,7 +26,7 @@ pub mod space;
 pub mod superblock;
 pub mod user;
 
-pub use lifeboat_kernels::{MustFence, checksum_zeros};
+pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros};
 pub use region::{AttachError, FormatError, FormatOptions, Region, format};
 pub use rustix::fd;
 pub use rustix::io::Errno;

@@ -46,6 +46,8 @@ pub enum Kind {
     Data = 6,
     /// A directory entry.
     Entry = 7,
+    /// Extended attributes.
+    Attributes = 8,
 }
 
 /// A decoded owner word.
@@ -85,6 +87,7 @@ impl Owner {
             5 => Kind::Name,
             6 => Kind::Data,
             7 => Kind::Entry,
+            8 => Kind::Attributes,
             _ => return None,
         };
         Some(Owner {

@@ -78,6 +78,13 @@ impl<'a> UserTarget<'a> {
         self.length
     }
 
+    /// Copies private bytes behind the first `skip`. `FAULT` when they cannot be written.
+    pub fn write(&self, skip: usize, from: &[u8]) -> crate::Result<()> {
+        let to = self.at(skip, from.len()).ok_or(crate::Errno::INVAL)?;
+        // SAFETY: `from` is ours; `to` is the caller's memory, whose faults are reported.
+        unsafe { lifeboat_kernels::copy_out(to, from.as_ptr(), from.len()) }.map_err(|_| crate::Errno::FAULT)
+    }
+
     /// Whether there is nothing to fill.
     pub const fn is_empty(&self) -> bool {
         self.length == 0

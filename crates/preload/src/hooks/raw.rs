@@ -188,6 +188,9 @@ fn common(number: c_long, words: &Words) -> Option<c_long> {
         libc::SYS_listxattr => with!(words, xattr::listxattr, 0, 1, 2),
         libc::SYS_llistxattr => with!(words, xattr::llistxattr, 0, 1, 2),
         libc::SYS_flistxattr => with!(words, xattr::flistxattr, 0, 1, 2),
+        libc::SYS_removexattr => with!(words, xattr::removexattr, 0, 1),
+        libc::SYS_lremovexattr => with!(words, xattr::lremovexattr, 0, 1),
+        libc::SYS_fremovexattr => with!(words, xattr::fremovexattr, 0, 1),
         // A read that these carry out would find the placeholder's end of file, in silence.
         libc::SYS_io_uring_setup => {
             no_rings();

@@ -1,6 +1,6 @@
 //! What a seed makes: a list of operations over a few names, so that they meet each other often.
 
-use super::op::{Op, Path, USERS};
+use super::op::{Op, Owner, Path, USERS};
 use crate::random::Random;
 use crate::volume::Time;
 
@@ -52,8 +52,9 @@ struct Maker<'r> {
 impl Maker<'_> {
     fn op(&mut self) -> Op {
         match self.random.below(100) {
-            0..55 => self.by_path(),
-            55..97 => self.by_slot(),
+            0..51 => self.by_path(),
+            51..90 => self.by_slot(),
+            90..97 => self.by_attribute(),
             _ if self.taste.several_users => Op::Become { user: self.random.below(USERS.len() as u64) as usize },
             _ => self.by_path(),
         }
@@ -263,6 +264,54 @@ impl Maker<'_> {
             }
             93..96 => Op::Times { base, path, times: (self.time(), self.time()), follow: self.random.chance(50) },
             _ => Op::Truncate { base, path, length: self.offset() },
+        }
+    }
+
+    fn by_attribute(&mut self) -> Op {
+        let of = if self.random.chance(50) {
+            Owner::Open { slot: self.slot() }
+        } else {
+            Owner::Path { base: self.base(), path: self.path(), follow: self.random.chance(60) }
+        };
+        match self.random.below(10) {
+            0..5 => Op::SetAttribute {
+                of,
+                name: self.attribute(),
+                tag: self.random.word(),
+                length: self.value_length(),
+                flags: self.random.pick(&[0, 0, 0, 0, 1, 2, 2, 3, 4]),
+            },
+            5..7 => {
+                let room = self.random.pick(&[0, 0, 1, 100, 65_536, 65_536, 100_000]);
+                Op::GetAttribute { of, name: self.attribute(), room }
+            }
+            7..8 => Op::ListAttributes { of },
+            _ => Op::RemoveAttribute { of, name: self.attribute() },
+        }
+    }
+
+    fn attribute(&mut self) -> Path {
+        let name = match self.random.below(60) {
+            0 => format!("user.{}", "n".repeat(250)),
+            1 => format!("user.{}", "n".repeat(251)),
+            2 => "user.".to_string(),
+            3 => String::new(),
+            4 => "name".to_string(),
+            5..9 => "trusted.t".to_string(),
+            9..12 => "other.o".to_string(),
+            _ => self.random.pick(&["user.a", "user.b", "user.c", "user.a.b"]).to_string(),
+        };
+        Path(name.into_bytes())
+    }
+
+    fn value_length(&mut self) -> usize {
+        match self.random.below(10) {
+            0 => 0,
+            1..5 => self.random.below(50) as usize,
+            5..7 => self.random.below(400) as usize,
+            7..8 => self.random.pick(&[4000, 4096, 10_000]),
+            8..9 => self.random.pick(&[65_000, 65_535, 65_536, 65_537]),
+            _ => 1,
         }
     }
 

@@ -30,6 +30,14 @@ pub fn user(index: usize) -> User {
     User { uid, gid, groups: groups.to_vec() }
 }
 
+/// What an extended attribute belongs to.
+#[allow(missing_docs)] // As in `Op`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Open { slot: usize },
+    Path { base: Option<usize>, path: Path, follow: bool },
+}
+
 /// One operation. `slot` is one of the run's open files; `base` the slot that a path starts from (`None`: the top).
 #[allow(missing_docs)] // They are the system calls of the same names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,5 +193,24 @@ pub enum Op {
         base: Option<usize>,
         path: Path,
         length: u64,
+    },
+    SetAttribute {
+        of: Owner,
+        name: Path,
+        tag: u64,
+        length: usize,
+        flags: i32,
+    },
+    GetAttribute {
+        of: Owner,
+        name: Path,
+        room: usize,
+    },
+    ListAttributes {
+        of: Owner,
+    },
+    RemoveAttribute {
+        of: Owner,
+        name: Path,
     },
 }

@@ -1,8 +1,8 @@
 //! Both volumes side by side: each operation on the region first, then on the kernel's file system.
 
-use super::op::{Op, Path, user};
+use super::op::{Op, Owner, Path, user};
 use super::tree::{attributes_differ, compare, read_all, walk};
-use crate::volume::{Answer, Attributes, LEAVES_THE_MOUNT, Volume};
+use crate::volume::{Answer, Attributes, LEAVES_THE_MOUNT, Subject, Volume};
 
 /// Where the two volumes disagreed.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ enum Outcome {
     Number(u64),
     Bytes(Vec<u8>),
     Names(Vec<(Vec<u8>, u8)>),
+    Keys(Vec<Vec<u8>>),
     Attributes(Attributes),
     Opened,
 }
@@ -35,6 +36,8 @@ pub struct Pair<'v, R: Volume, K: Volume> {
     user: usize,
     switches_users: bool,
     hard_links_are_protected: bool,
+    /// Older kernels keep none on tmpfs.
+    has_attributes: bool,
     /// Operations that took place on both sides.
     pub executed: usize,
 }
@@ -42,6 +45,7 @@ pub struct Pair<'v, R: Volume, K: Volume> {
 impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
     /// Starts as user 0 with nothing open.
     pub fn new(region: &'v mut R, kernel: &'v mut K, slots: usize, switches_users: bool) -> Self {
+        let attribute = kernel.get_attribute(Subject::Path(None, b".", true), b"user.none", 0);
         let protected = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks").unwrap_or_default();
         Self {
             region,
@@ -50,6 +54,7 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
             user: 0,
             switches_users,
             hard_links_are_protected: protected.trim() != "0",
+            has_attributes: attribute.err() != Some(libc::EOPNOTSUPP),
             executed: 0,
         }
     }
@@ -157,6 +162,10 @@ impl<'v, R: Volume, K: Volume> Pair<'v, R, K> {
             return true;
         }
         match operation {
+            Op::SetAttribute { .. }
+            | Op::GetAttribute { .. }
+            | Op::ListAttributes { .. }
+            | Op::RemoveAttribute { .. } => !self.has_attributes,
             Op::Open { base, path, flags, .. } if flags & libc::O_PATH == 0 => self
                 .kind_of(*base, path)
                 .is_some_and(|kind| !matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)),
@@ -265,6 +274,13 @@ fn slots_of(operation: &Op) -> [Option<usize>; 2] {
         | Op::ChownOpen { slot, .. }
         | Op::TimesOpen { slot, .. } => [Some(*slot), None],
         Op::LinkOpen { slot, base, .. } => [Some(*slot), *base],
+        Op::SetAttribute { of, .. }
+        | Op::GetAttribute { of, .. }
+        | Op::ListAttributes { of }
+        | Op::RemoveAttribute { of, .. } => match of {
+            Owner::Open { slot } => [Some(*slot), None],
+            Owner::Path { base, .. } => [*base, None],
+        },
         Op::Open { base, .. }
         | Op::Mkdir { base, .. }
         | Op::Rmdir { base, .. }
@@ -314,7 +330,26 @@ fn perform<V: Volume>(volume: &V, open: &[Option<V::File>], op: &Op, opened: &mu
             Some(file) => done(volume.link_open(file, base(from), &path.0)),
             None => Err(libc::EBADF),
         },
+        Op::SetAttribute { of, .. }
+        | Op::GetAttribute { of, .. }
+        | Op::ListAttributes { of }
+        | Op::RemoveAttribute { of, .. } => perform_on_attributes(volume, open, of, op),
         other => perform_open(volume, open, other),
+    }
+}
+
+fn perform_on_attributes<V: Volume>(volume: &V, open: &[Option<V::File>], of: &Owner, op: &Op) -> Answer<Outcome> {
+    let of = match of {
+        Owner::Open { slot } => Subject::Open(open[*slot].ok_or(libc::EBADF)?),
+        Owner::Path { base, path, follow } => Subject::Path(base.and_then(|slot| open[slot]), &path.0, *follow),
+    };
+    match op {
+        Op::SetAttribute { name, tag, length, flags, .. } => {
+            volume.set_attribute(of, &name.0, &crate::random::bytes(*tag, *length), *flags).map(|()| Outcome::Done)
+        }
+        Op::GetAttribute { name, room, .. } => volume.get_attribute(of, &name.0, *room).map(Outcome::Bytes),
+        Op::RemoveAttribute { name, .. } => volume.remove_attribute(of, &name.0).map(|()| Outcome::Done),
+        _ => volume.list_attributes(of).map(Outcome::Keys),
     }
 }
 
@@ -356,6 +391,7 @@ fn differ(ours: &Answer<Outcome>, theirs: &Answer<Outcome>) -> Option<String> {
         }
         (Ok(Outcome::Bytes(ours)), Ok(Outcome::Bytes(theirs))) => ours == theirs,
         (Ok(Outcome::Names(ours)), Ok(Outcome::Names(theirs))) => ours == theirs,
+        (Ok(Outcome::Keys(ours)), Ok(Outcome::Keys(theirs))) => ours == theirs,
         (Ok(Outcome::Number(ours)), Ok(Outcome::Number(theirs))) => ours == theirs,
         (Ok(_), Ok(_)) => true,
         (Err(ours), Err(theirs)) => ours == theirs,

@@ -1,6 +1,6 @@
 //! A whole directory tree of a volume, to compare with another's.
 
-use crate::volume::{Answer, Attributes, Volume};
+use crate::volume::{Answer, Attributes, Subject, Volume};
 use std::collections::BTreeMap;
 
 /// One file of a tree.
@@ -10,9 +10,14 @@ pub struct Node {
     pub attributes: Attributes,
     /// Content of a regular file, target of a symbolic link, nothing for others; or the errno of looking.
     pub content: Answer<Vec<u8>>,
+    /// Extended attributes that programs gave it.
+    pub extended: Answer<Extended>,
     /// The first path at which this inode was met: names of one file have it in common.
     pub first_name: Vec<u8>,
 }
+
+/// Names and values of extended attributes.
+pub type Extended = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Deepest directory that is walked; runs of random renames make deep chains.
 const DEEPEST: usize = 60;
@@ -53,7 +58,8 @@ fn walk_into<V: Volume>(
         let first_name = known.entry(attributes.number).or_insert_with(|| below.clone()).clone();
         let content = content(volume, &below, &attributes);
         let is_directory = attributes.kind() == libc::S_IFDIR;
-        nodes.insert(below.clone(), Node { attributes, content, first_name });
+        let extended = extended(volume, &below);
+        nodes.insert(below.clone(), Node { attributes, content, extended, first_name });
         if is_directory && depth < DEEPEST {
             match walk_into(volume, &below, depth + 1, nodes, known) {
                 Err(libc::EACCES) | Ok(()) => {}
@@ -75,6 +81,17 @@ fn content<V: Volume>(volume: &V, path: &[u8], attributes: &Attributes) -> Answe
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Those that programs set; security modules set others by themselves.
+fn extended<V: Volume>(volume: &V, path: &[u8]) -> Answer<Extended> {
+    let of = Subject::Path(None, path, false);
+    let names = match volume.list_attributes(of) {
+        Err(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let given = names.into_iter().filter(|name| name.starts_with(b"user.") || name.starts_with(b"trusted."));
+    given.map(|name| volume.get_attribute(of, &name, 65536).map(|value| (name, value))).collect()
 }
 
 /// The whole content of an open file, wherever its offset is.
@@ -158,6 +175,17 @@ fn nodes_differ(ours: &Node, theirs: &Node) -> Option<String> {
             "names of one file: region with {:?}, kernel with {:?}",
             String::from_utf8_lossy(&ours.first_name),
             String::from_utf8_lossy(&theirs.first_name)
+        ));
+    }
+    if ours.extended != theirs.extended {
+        let names = |extended: &Answer<Extended>| match extended {
+            Ok(given) => format!("{:?}", given.iter().map(|(name, value)| (name, value.len())).collect::<Vec<_>>()),
+            Err(error) => format!("error {error}"),
+        };
+        return Some(format!(
+            "extended attributes: region {}, kernel {}",
+            names(&ours.extended),
+            names(&theirs.extended)
         ));
     }
     match (&ours.content, &theirs.content) {

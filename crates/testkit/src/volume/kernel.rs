@@ -1,6 +1,6 @@
 //! The kernel's side: plain system calls through libc, below one directory.
 
-use super::{Answer, Attributes, Base, Time, UMASK, User, Volume};
+use super::{Answer, Attributes, Base, Subject, Time, UMASK, User, Volume};
 use libc::{AT_FDCWD, c_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
@@ -45,6 +45,39 @@ impl KernelVolume {
 
     fn at(&self, base: Base<RawFd>) -> RawFd {
         base.unwrap_or(self.top)
+    }
+
+    /// For calls that have no form with a directory: the working directory serves, which nothing else in these processes
+    /// relies on.
+    fn enter_base(&self, base: Base<RawFd>, path: &[u8]) -> Answer<CString> {
+        if path.is_empty() {
+            return Err(libc::ENOENT);
+        }
+        // What the kernel sees before it looks at any directory.
+        if path.len() >= libc::PATH_MAX as usize {
+            return Err(libc::ENAMETOOLONG);
+        }
+        // SAFETY: a plain number.
+        answer(unsafe { libc::fchdir(self.at(base)) })?;
+        Ok(c_string(path))
+    }
+
+    /// Runs one of the three forms that calls on extended attributes have.
+    fn on_subject(
+        &self,
+        of: Subject<'_, RawFd>,
+        open: impl FnOnce(RawFd) -> isize,
+        followed: impl FnOnce(*const libc::c_char) -> isize,
+        kept: impl FnOnce(*const libc::c_char) -> isize,
+    ) -> Answer<usize> {
+        let done = match of {
+            Subject::Open(file) => open(file),
+            Subject::Path(base, path, follow) => {
+                let path = self.enter_base(base, path)?;
+                if follow { followed(path.as_ptr()) } else { kept(path.as_ptr()) }
+            }
+        };
+        answer(done).map(|count| count as usize)
     }
 
     /// Zeros a range as `FALLOC_FL_ZERO_RANGE` says: tmpfs has no such call, so it is made from writes.
@@ -341,18 +374,57 @@ impl Volume for KernelVolume {
     }
 
     fn truncate(&self, base: Base<RawFd>, path: &[u8], length: u64) -> Answer<()> {
-        // There is no `truncateat`: the working directory serves, which nothing else in these processes relies on.
-        if path.is_empty() {
-            return Err(libc::ENOENT);
-        }
-        // What the kernel sees before it looks at any directory.
-        if path.len() >= libc::PATH_MAX as usize {
-            return Err(libc::ENAMETOOLONG);
-        }
-        let path = c_string(path);
-        // SAFETY: see above.
-        answer(unsafe { libc::fchdir(self.at(base)) })?;
+        let path = self.enter_base(base, path)?;
         // SAFETY: see above.
         answer(unsafe { libc::truncate64(path.as_ptr(), length as i64) }).map(drop)
+    }
+
+    fn set_attribute(&self, of: Subject<'_, RawFd>, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
+        let (name, bytes, length) = (c_string(name), value.as_ptr().cast(), value.len());
+        // SAFETY: see above.
+        let open = |file| unsafe { libc::fsetxattr(file, name.as_ptr(), bytes, length, flags) as isize };
+        // SAFETY: see above.
+        let followed = |path| unsafe { libc::setxattr(path, name.as_ptr(), bytes, length, flags) as isize };
+        // SAFETY: see above.
+        let kept = |path| unsafe { libc::lsetxattr(path, name.as_ptr(), bytes, length, flags) as isize };
+        self.on_subject(of, open, followed, kept).map(drop)
+    }
+
+    fn get_attribute(&self, of: Subject<'_, RawFd>, name: &[u8], room: usize) -> Answer<Vec<u8>> {
+        let (name, mut value) = (c_string(name), vec![0_u8; room]);
+        let bytes = value.as_mut_ptr().cast();
+        // SAFETY: see above.
+        let open = |file| unsafe { libc::fgetxattr(file, name.as_ptr(), bytes, room) };
+        // SAFETY: see above.
+        let followed = |path| unsafe { libc::getxattr(path, name.as_ptr(), bytes, room) };
+        // SAFETY: see above.
+        let kept = |path| unsafe { libc::lgetxattr(path, name.as_ptr(), bytes, room) };
+        let length = self.on_subject(of, open, followed, kept)?;
+        value.resize(length, 0);
+        Ok(value)
+    }
+
+    fn list_attributes(&self, of: Subject<'_, RawFd>) -> Answer<Vec<Vec<u8>>> {
+        let mut list = vec![0_u8; 65536];
+        let (bytes, room) = (list.as_mut_ptr().cast(), list.len());
+        // SAFETY: see above.
+        let open = |file| unsafe { libc::flistxattr(file, bytes, room) };
+        // SAFETY: see above.
+        let followed = |path| unsafe { libc::listxattr(path, bytes, room) };
+        // SAFETY: see above.
+        let kept = |path| unsafe { libc::llistxattr(path, bytes, room) };
+        let length = self.on_subject(of, open, followed, kept)?;
+        Ok(super::names_of(&list[..length]))
+    }
+
+    fn remove_attribute(&self, of: Subject<'_, RawFd>, name: &[u8]) -> Answer<()> {
+        let name = c_string(name);
+        // SAFETY: see above.
+        let open = |file| unsafe { libc::fremovexattr(file, name.as_ptr()) as isize };
+        // SAFETY: see above.
+        let followed = |path| unsafe { libc::removexattr(path, name.as_ptr()) as isize };
+        // SAFETY: see above.
+        let kept = |path| unsafe { libc::lremovexattr(path, name.as_ptr()) as isize };
+        self.on_subject(of, open, followed, kept).map(drop)
     }
 }

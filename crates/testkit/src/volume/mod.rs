@@ -26,6 +26,14 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// The names of a list of extended attributes, in order of their bytes.
+fn names_of(list: &[u8]) -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> =
+        list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    names.sort();
+    names
+}
+
 /// Makes the calling thread this user, which takes root's rights (also if given up in this way before).
 fn switch_thread_to(user: &User) {
     // The raw calls change this thread only; libc's would change all threads of the process.
@@ -85,6 +93,15 @@ pub enum Time {
     Now,
     /// Nanoseconds since 1970.
     At(i64),
+}
+
+/// What an extended attribute belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'p, F> {
+    /// An open file.
+    Open(F),
+    /// A path: where it starts, the path, whether a symbolic link at its end is followed.
+    Path(Base<F>, &'p [u8], bool),
 }
 
 /// A place that a path starts from: an open directory, or the volume's top.
@@ -147,4 +164,11 @@ pub trait Volume {
         follow: bool,
     ) -> Answer<()>;
     fn truncate(&self, base: Base<Self::File>, path: &[u8], length: u64) -> Answer<()>;
+
+    fn set_attribute(&self, of: Subject<'_, Self::File>, name: &[u8], value: &[u8], flags: i32) -> Answer<()>;
+    /// At most `room` bytes; the length alone, as zeros, for no room.
+    fn get_attribute(&self, of: Subject<'_, Self::File>, name: &[u8], room: usize) -> Answer<Vec<u8>>;
+    /// All names, in order of their bytes.
+    fn list_attributes(&self, of: Subject<'_, Self::File>) -> Answer<Vec<Vec<u8>>>;
+    fn remove_attribute(&self, of: Subject<'_, Self::File>, name: &[u8]) -> Answer<()>;
 }

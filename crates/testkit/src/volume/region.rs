@@ -1,6 +1,6 @@
 //! The region's side: [`FileSystem`] called as the interception library calls it.
 
-use super::{Answer, Attributes, Base, Time, UMASK, User, Volume};
+use super::{Answer, Attributes, Base, Subject, Time, UMASK, User, Volume};
 use lifeboat_fs::{Caller, FileSystem, InodeId, LastLink, NewTime, OpenFile, Position, Stat};
 use lifeboat_region::{Errno, UserSource, UserTarget};
 
@@ -43,6 +43,31 @@ impl<'a> RegionVolume<'a> {
     fn find(&self, base: Base<OpenFile>, path: &[u8], follow: bool) -> Answer<InodeId> {
         let last = if follow { LastLink::Follow } else { LastLink::Keep };
         answer(self.files.resolve(&self.caller(), self.at(base)?, path, last))
+    }
+
+    /// What the other side meets on the way to a path, before the kernel looks at the rest of the arguments: its calls on
+    /// extended attributes start from the working directory.
+    fn enter_base(&self, of: Subject<'_, OpenFile>) -> Answer<()> {
+        match of {
+            Subject::Open(_) => Ok(()),
+            Subject::Path(_, b"", _) => Err(libc::ENOENT),
+            Subject::Path(_, path, _) if path.len() >= libc::PATH_MAX as usize => Err(libc::ENAMETOOLONG),
+            Subject::Path(base, ..) => {
+                let at = self.at(base)?;
+                if answer(self.files.stat(at))?.mode & libc::S_IFMT != libc::S_IFDIR {
+                    return Err(libc::ENOTDIR);
+                }
+                answer(self.files.access(&self.caller(), at, 1))
+            }
+        }
+    }
+
+    /// The inode that an extended attribute belongs to.
+    fn subject(&self, of: Subject<'_, OpenFile>) -> Answer<InodeId> {
+        match of {
+            Subject::Open(file) => self.changeable(file),
+            Subject::Path(base, path, follow) => self.find(base, path, follow),
+        }
     }
 
     /// The inode of an open file through which attributes may change: `O_PATH` descriptors are not such, as the
@@ -263,5 +288,39 @@ impl Volume for RegionVolume<'_> {
 
     fn truncate(&self, base: Base<OpenFile>, path: &[u8], length: u64) -> Answer<()> {
         answer(self.files.truncate(&self.caller(), self.find(base, path, true)?, length))
+    }
+
+    fn set_attribute(&self, of: Subject<'_, OpenFile>, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
+        self.enter_base(of)?;
+        answer(lifeboat_fs::check_attribute(name, value.len(), flags))?;
+        let inode = self.subject(of)?;
+        answer(self.files.set_attribute(&self.caller(), inode, name, &UserSource::from_slice(value), flags))
+    }
+
+    fn get_attribute(&self, of: Subject<'_, OpenFile>, name: &[u8], room: usize) -> Answer<Vec<u8>> {
+        self.enter_base(of)?;
+        answer(lifeboat_fs::check_attribute(name, 0, 0))?;
+        let inode = self.subject(of)?;
+        let mut value = vec![0_u8; room];
+        let target = UserTarget::from_slice(&mut value);
+        let length = answer(self.files.get_attribute(&self.caller(), inode, name, &target))?;
+        value.resize(length, 0);
+        Ok(value)
+    }
+
+    fn list_attributes(&self, of: Subject<'_, OpenFile>) -> Answer<Vec<Vec<u8>>> {
+        self.enter_base(of)?;
+        let inode = self.subject(of)?;
+        let mut list = vec![0_u8; 65536];
+        let target = UserTarget::from_slice(&mut list);
+        let length = answer(self.files.list_attributes(&self.caller(), inode, &target))?;
+        Ok(super::names_of(&list[..length]))
+    }
+
+    fn remove_attribute(&self, of: Subject<'_, OpenFile>, name: &[u8]) -> Answer<()> {
+        self.enter_base(of)?;
+        answer(lifeboat_fs::check_attribute(name, 0, 0))?;
+        let inode = self.subject(of)?;
+        answer(self.files.remove_attribute(&self.caller(), inode, name))
     }
 }
