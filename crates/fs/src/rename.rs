@@ -3,10 +3,11 @@
 use crate::directory::Found;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, entry_kind};
+use crate::namespace::NewInode;
 use crate::types::Caller;
 use crate::walk::{Ending, Last, Place, WRITE};
 use crate::{Errno, Result};
-use lifeboat_region::lane::Lane;
+use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::RENAME_LOCK;
 use lifeboat_region::{MustFence, process};
 
@@ -14,6 +15,9 @@ use lifeboat_region::{MustFence, process};
 pub const NO_REPLACE: u32 = 1;
 /// Exchange the two names.
 pub const EXCHANGE: u32 = 2;
+
+/// Leave a whiteout under the old name: a character device 0/0 that says "removed here" to overlays.
+pub const WHITEOUT: u32 = 4;
 
 /// Directories above each other before a tree is called damaged.
 const DEPTH_LARGEST: usize = 1 << 20;
@@ -26,7 +30,7 @@ struct Move<'a> {
 }
 
 impl FileSystem {
-    /// Renames. `flags`: 0, 1 (`RENAME_NOREPLACE`) or 2 (`RENAME_EXCHANGE`).
+    /// Renames. `flags`: `RENAME_NOREPLACE` (1) and `RENAME_WHITEOUT` (4), together or alone, or `RENAME_EXCHANGE` (2).
     pub fn rename(
         &self,
         who: &Caller<'_>,
@@ -36,7 +40,7 @@ impl FileSystem {
         new_path: &[u8],
         flags: u32,
     ) -> Result<()> {
-        if flags > EXCHANGE {
+        if flags & !(NO_REPLACE | WHITEOUT) != 0 && flags != EXCHANGE {
             return Err(Errno::INVAL);
         }
         // Both directories are found, and the kinds of both endings looked at, before either last name is.
@@ -46,7 +50,7 @@ impl FileSystem {
                     return Err(Errno::BUSY);
                 }
                 if new.ending != Ending::Name {
-                    return Err(if flags == NO_REPLACE { Errno::EXIST } else { Errno::BUSY });
+                    return Err(if flags & NO_REPLACE != 0 { Errno::EXIST } else { Errno::BUSY });
                 }
                 let old = Place { found: Some(self.look(&old)?.ok_or(Errno::NOENT)?), ..old };
                 let new = Place { found: self.look(&new)?, ..new };
@@ -115,7 +119,7 @@ impl FileSystem {
         let is_directory = self.is_directory(source)?;
         match existing {
             None if step.flags == EXCHANGE => return Err(Errno::NOENT),
-            Some(_) if step.flags == NO_REPLACE => return Err(Errno::EXIST),
+            Some(_) if step.flags & NO_REPLACE != 0 => return Err(Errno::EXIST),
             Some(other) if step.flags == EXCHANGE && step.new.slash && !self.is_directory(other.child)? => {
                 return Err(Errno::NOTDIR);
             }
@@ -197,18 +201,36 @@ impl FileSystem {
         let is_directory = mode & inode::TYPE_MASK == inode::DIRECTORY;
         let new_name = self.name(step.new.name)?;
         let mut transaction = lane.begin();
-        self.remove(&mut transaction, step.old.dir, &found)?;
+        let names = self.leave(&mut transaction, lane, step, &found)?;
         self.insert(&mut transaction, lane, step.new.dir, &new_name, source, entry_kind(mode))?;
         let links = (is_directory && step.old.dir != step.new.dir) as i64;
-        self.touch_directory(&mut transaction, step.old.dir, -1, -links)?;
+        self.touch_directory(&mut transaction, step.old.dir, names, -links)?;
         self.touch_directory(&mut transaction, step.new.dir, 1, links)?;
         self.arrive(&mut transaction, source, is_directory, step.new.dir)?;
         transaction.commit(MustFence::nothing())
     }
 
+    /// Takes the old name away, or makes it lead to a whiteout; by how many names its directory changes.
+    fn leave(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        lane: &Lane<'_>,
+        step: &Move<'_>,
+        found: &Found,
+    ) -> Result<i64> {
+        if step.flags & WHITEOUT == 0 {
+            self.remove(transaction, step.old.dir, found)?;
+            return Ok(-1);
+        }
+        let new = NewInode { mode: inode::CHARACTER, device: 0, links: 1, flags: 0 };
+        let whiteout = self.new_inode(transaction, lane, step.who, step.old.dir, &new)?;
+        self.redirect(transaction, step.old.dir, found, whiteout, entry_kind(new.mode))?;
+        Ok(0)
+    }
+
     fn arrive(
         &self,
-        transaction: &mut lifeboat_region::lane::Transaction<'_, '_>,
+        transaction: &mut Transaction<'_, '_>,
         inode: InodeId,
         is_directory: bool,
         dir: InodeId,
@@ -229,10 +251,10 @@ impl FileSystem {
         let mut transaction = lane.begin();
         self.redirect(&mut transaction, step.new.dir, &existing, source, entry_kind(mode))?;
         // In one chain the two entries may point to each other: `remove` reads what is staged.
-        self.remove(&mut transaction, step.old.dir, &found)?;
+        let names = self.leave(&mut transaction, lane, step, &found)?;
         let moved = (is_directory && step.old.dir != step.new.dir) as i64;
         let lost = is_directory as i64;
-        self.touch_directory(&mut transaction, step.old.dir, -1, -moved)?;
+        self.touch_directory(&mut transaction, step.old.dir, names, -moved)?;
         self.touch_directory(&mut transaction, step.new.dir, 0, moved - lost)?;
         self.drop_link(&mut transaction, victim, is_directory)?;
         self.arrive(&mut transaction, source, is_directory, step.new.dir)?;

@@ -37,9 +37,16 @@ impl Service {
         })
     }
 
-    pub(crate) fn rename_names(&self, old: (u64, &[u8]), new: (u64, &[u8]), flags: u32) -> Result<()> {
+    /// A whiteout belongs to `who`.
+    pub(crate) fn rename_names(
+        &self,
+        who: &Caller<'_>,
+        old: (u64, &[u8]),
+        new: (u64, &[u8]),
+        flags: u32,
+    ) -> Result<()> {
         let (old_dir, new_dir) = (self.nodes.find(old.0)?, self.nodes.find(new.0)?);
-        let rename = || self.with_patience(|| self.files.rename(&CHECKED_ROOT, old_dir, old.1, new_dir, new.1, flags));
+        let rename = || self.with_patience(|| self.files.rename(who, old_dir, old.1, new_dir, new.1, flags));
         if flags & (rename::NO_REPLACE | rename::EXCHANGE) != 0 {
             return rename();
         }

@@ -236,7 +236,7 @@ impl Filesystem for Service {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -245,7 +245,7 @@ impl Filesystem for Service {
         reply: ReplyEmpty,
     ) {
         let (old, new) = ((parent.0, name.as_bytes()), (new_parent.0, new_name.as_bytes()));
-        answer_empty(self.rename_names(old, new, flags.bits()), reply);
+        answer_empty(self.rename_names(&owner(request), old, new, flags.bits()), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

@@ -248,7 +248,7 @@ impl Maker<'_> {
             38..43 => Op::Rmdir { base, path },
             43..50 => Op::Unlink { base, path },
             50..60 => {
-                let flags = self.random.pick(&[0, 0, 0, 0, 1, 2, 2, 3, 8]);
+                let flags = self.random.pick(&[0, 0, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 8]);
                 Op::Rename { base, old: path, new: self.path(), flags }
             }
             60..66 => Op::Link { base, old: path, new: self.path(), follow: self.random.chance(30) },
