@@ -430,6 +430,9 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
             matrix.run(&name, "bash", &format!("{} \"$D\"; echo code $?", program.display()));
         }
     }
+    if let Some(program) = compile("gcc", "fts.c", &["-O1", "-w"], folder.path()) {
+        matrix.run("fts.c", "bash", &format!("mkdir \"$T/w\"; {} \"$D\" \"$T/w\"; echo code $?", program.display()));
+    }
     // Once with libc's own streams, once as on a libc whose streams are not known.
     for source in ["functions.c", "fifos.c"] {
         let Some(program) = compile("gcc", source, &["-O1", "-w", "-pthread"], folder.path()) else { continue };

@@ -8,6 +8,7 @@ mod data;
 mod descriptor;
 mod directories;
 mod execution;
+mod fts;
 mod handlers;
 mod loading;
 mod locks;

@@ -42,18 +42,18 @@ enum Visitor {
 }
 
 /// Memory of libc's heap, given back when dropped.
-struct Heap<T> {
+pub(super) struct Heap<T> {
     items: *mut T,
     count: usize,
     room: usize,
 }
 
 impl<T: Copy> Heap<T> {
-    const fn new() -> Heap<T> {
+    pub(super) const fn new() -> Heap<T> {
         Heap { items: null_mut(), count: 0, room: 0 }
     }
 
-    fn push(&mut self, item: T) -> Option<()> {
+    pub(super) fn push(&mut self, item: T) -> Option<()> {
         if self.count == self.room {
             let room = (self.room * 2).max(64);
             // SAFETY: null, or memory of this allocator; never too large for the multiplication in practice, and
@@ -75,11 +75,11 @@ impl<T: Copy> Heap<T> {
         self.count = self.count.min(count);
     }
 
-    fn extend(&mut self, items: &[T]) -> Option<()> {
+    pub(super) fn extend(&mut self, items: &[T]) -> Option<()> {
         items.iter().try_for_each(|item| self.push(*item))
     }
 
-    fn as_slice(&self) -> &[T] {
+    pub(super) fn as_slice(&self) -> &[T] {
         if self.items.is_null() {
             return &[];
         }
@@ -87,7 +87,7 @@ impl<T: Copy> Heap<T> {
         unsafe { core::slice::from_raw_parts(self.items, self.count) }
     }
 
-    fn as_mut_slice(&mut self) -> &mut [T] {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
         if self.items.is_null() {
             return &mut [];
         }
@@ -344,11 +344,15 @@ fn read_names(stream: *mut libc::DIR, names: &mut Heap<u8>) -> Result<(), Stop> 
 }
 
 /// Whether a walk from here may come to the mount: it begins there, or above, or follows links.
-fn may_enter(path: *const c_char, flags: c_int) -> bool {
+pub(super) fn may_come_to_mount(path: *const c_char, follows: bool) -> bool {
     if !state::configured() || path.is_null() {
         return false;
     }
-    flags & PHYSICAL == 0 || !crate::path::surely_foreign(libc::AT_FDCWD, path) || covered::is_below(path)
+    follows || !crate::path::surely_foreign(libc::AT_FDCWD, path) || covered::is_below(path)
+}
+
+fn may_enter(path: *const c_char, flags: c_int) -> bool {
+    may_come_to_mount(path, flags & PHYSICAL == 0)
 }
 
 fn walk(path: *const c_char, visitor: Visitor, flags: c_int) -> c_int {
