@@ -48,6 +48,8 @@ const TOOLS: &[Tool] = &[
     tool("go", "golang-go", "compiles a test program without libc", &[Purpose::Test]),
     tool("/usr/sbin/setcap", "libcap2-bin", "gives a test program rights of its own", &[Purpose::Test]),
     tool("make", "make", "builds below the mount", &[Purpose::Full]),
+    tool("/usr/src/binutils", "binutils-source", "is built outside the mount", &[Purpose::Full]),
+    tool("xz", "xz-utils", "unpacks it", &[Purpose::Full]),
     tool("fio", "fio", "writes and verifies below the mount", &[Purpose::Full]),
     tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
     tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Test]),

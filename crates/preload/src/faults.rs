@@ -33,9 +33,12 @@ fn wanted(signal: c_int) -> Option<&'static Wanted> {
     }
 }
 
+/// Libc's own, by the name that no sanitizer takes: when this library starts, theirs are not ready and do nothing.
 fn libc_sigaction() -> SetAction {
     |signal, new, old| {
-        libc_function!(c"sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(signal, new, old)
+        libc_function!(c"__sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int)(
+            signal, new, old,
+        )
     }
 }
 

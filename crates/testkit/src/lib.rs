@@ -11,6 +11,7 @@
 //! | [`fuse_mount`] | a region mounted for the kernel |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
+//! | [`python`] | Python's own tests, and how they end |
 //! | [`cgroup`] | small memory limits |
 //! | [`huge_pages`] | huge pages set aside for the time of a test |
 //! | [`random`] | numbers that a seed repeats |
@@ -23,6 +24,7 @@ pub mod fuse_mount;
 pub mod huge_pages;
 pub mod model;
 pub mod programs;
+pub mod python;
 pub mod random;
 pub mod report;
 pub mod residue;

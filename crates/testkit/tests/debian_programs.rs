@@ -7,10 +7,11 @@
 
 use lifeboat_testkit::command::{Mounted, limited};
 use lifeboat_testkit::programs::is_installed;
+use lifeboat_testkit::python;
 use lifeboat_testkit::report::{note, skipped};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{ScratchDirectory, attach, check};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -187,7 +188,7 @@ const KNOWN: &[(&str, &str)] = &[
 #[ignore = "takes minutes; `cargo xtask test --full`"]
 fn the_tests_of_python_end_as_on_tmpfs() {
     let _nothing_left = NoResidue::begin();
-    let Some(python) = python() else {
+    let Some(python) = python::with_tests() else {
         return skipped("tests of Python", "no python3 with its package `test` is installed");
     };
     let sides = Sides::new("python", "256MiB");
@@ -198,8 +199,8 @@ fn the_tests_of_python_end_as_on_tmpfs() {
         let mounted = sides.run_mounted(&["bash", "-c", &script]);
         assert_ne!(plain.status.code(), Some(124), "{module} takes too long on tmpfs");
         assert_ne!(mounted.status.code(), Some(124), "{module} takes too long in the mount");
-        let expected = results(&sides.output("plain").join(format!("{module}.xml")));
-        let found = results(&sides.output("mounted").join(format!("{module}.xml")));
+        let expected = python::results(&sides.output("plain").join(format!("{module}.xml")));
+        let found = python::results(&sides.output("mounted").join(format!("{module}.xml")));
         assert!(expected.len() > 30, "{module} ran only {} tests", expected.len());
         let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
         let different = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));
@@ -221,28 +222,4 @@ fn the_tests_of_python_end_as_on_tmpfs() {
         note("tests of Python", &format!("end otherwise: {part}: {why}"));
     }
     sides.finish();
-}
-
-/// The first Python that has its own tests.
-fn python() -> Option<String> {
-    let has_tests = |python: &&&str| {
-        let asked = Command::new(python).args(["-c", "import test.test_os, test.test_mmap"]).output();
-        asked.is_ok_and(|output| output.status.success())
-    };
-    ["/usr/bin/python3", "python3"].iter().find(has_tests).map(|python| python.to_string())
-}
-
-/// How each test ended, from the report that Python's test runner writes.
-fn results(report: &Path) -> BTreeMap<String, &'static str> {
-    let text = std::fs::read_to_string(report).unwrap_or_default();
-    let cases = text.split("<testcase ").skip(1);
-    cases
-        .filter_map(|case| {
-            let name = case.split_once("name=\"")?.1.split_once('"')?.0;
-            let case = case.split("</testcase>").next().unwrap_or(case);
-            let ends = [("<skipped", "skipped"), ("<failure", "failed"), ("<error", "failed")];
-            let end = ends.iter().find(|(sign, _)| case.contains(sign)).map_or("passed", |(_, end)| end);
-            Some((name.to_string(), end))
-        })
-        .collect()
 }
