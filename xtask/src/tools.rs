@@ -60,9 +60,15 @@ const TOOLS: &[Tool] = &[
         "Python's tests",
         &[Purpose::Full],
     ),
-    tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo]),
-    tool("mpicc.mpich", "libmpich-dev", "compiles the solvers", &[Purpose::Demo]),
-    tool("mpiexec.openmpi", "openmpi-bin", "runs LAMMPS", &[Purpose::Lammps]),
+    tool("mpiexec.mpich", "mpich", "runs the solvers", &[Purpose::Demo, Purpose::Full]),
+    tool("mpicc.mpich", "libmpich-dev", "compiles the solvers", &[Purpose::Demo, Purpose::Full]),
+    tool("mpiexec.openmpi", "openmpi-bin", "runs LAMMPS", &[Purpose::Lammps, Purpose::Full]),
+    tool(
+        "/usr/lib/x86_64-linux-gnu/openmpi/include/mpi.h",
+        "libopenmpi-dev",
+        "compiles a test program",
+        &[Purpose::Full],
+    ),
     tool("lmp", "lammps", "the application that is killed and restarted", &[Purpose::Lammps]),
 ];
 
