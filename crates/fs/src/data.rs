@@ -8,11 +8,12 @@
 use crate::checksum::{self, Checksum, State};
 use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, SIZE_LARGEST, is_being_cut, size_of, size_word};
+use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
 use crate::{Errno, Result, TRIES};
-use lifeboat_region::lane::{Lane, Transaction, is_announced};
+use core::sync::atomic::Ordering;
+use lifeboat_region::lane::{Lane, Transaction, each_announced_range};
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
 use lifeboat_region::space::{Class, Unit};
@@ -22,6 +23,8 @@ use lifeboat_region::{DAMAGED, MustFence, process};
 const PENDING: usize = 16;
 /// From this extent on a file is large: its holes are filled by extents, not blocks.
 const LARGE_FROM: u64 = 4;
+/// So many writers that live can be spared at once when bytes beyond the size are zeroed.
+const WRITERS: usize = 32;
 /// Extents of a 2 MiB run.
 const RUN: u64 = 32;
 
@@ -92,7 +95,7 @@ impl FileSystem {
         let lane = self.lane()?;
         lane.announce(inode.to_word(), offset, end)?;
         self.validate(inode)?;
-        let before = self.size_when_not_cut(&lane, inode)?;
+        let before = self.begin_write(&lane, inode)?;
         let mut write =
             Write { fs: self, lane: &lane, inode, pending: [const { None }; PENDING], count: 0, last: None };
         let mut at = offset;
@@ -134,22 +137,6 @@ impl FileSystem {
         Ok(Some(at - offset))
     }
 
-    /// The size word at a moment at which nobody takes away what lies beyond the size: bytes that were put there
-    /// meanwhile would go, too.
-    fn size_when_not_cut(&self, lane: &Lane<'_>, inode: InodeId) -> Result<u64> {
-        for _ in 0..TRIES {
-            let word = self.field(inode, inode::SIZE)?;
-            if !is_being_cut(word) {
-                return Ok(word);
-            }
-            self.lock_announced(lane, inode)?;
-            let finished = self.finish_cut(lane, inode);
-            self.unlock_inode(lane, inode)?;
-            finished?;
-        }
-        Err(Errno::UCLEAN)
-    }
-
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
     fn wrote(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
         let now = process::now() as u64;
@@ -179,27 +166,97 @@ impl FileSystem {
         })
     }
 
-    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end. They stay where
-    /// another writer is under way, whose own bytes may be among them.
-    pub(crate) fn scrub(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
-        self.lock_announced(lane, inode)?;
-        let result = match is_announced(self.region(), inode.to_word(), Some(lane.index())) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.field(inode, inode::SIZE).and_then(|word| self.zero_linked(inode, start.max(size_of(word)), end))
+    /// The size word before a write that this lane has announced; while somebody zeroes or unlinks what lies beyond the
+    /// size, waits until he is done: he looks only for those who announced themselves before he began.
+    fn begin_write(&self, lane: &Lane<'_>, inode: InodeId) -> Result<u64> {
+        for _ in 0..TRIES {
+            let before = self.field(inode, inode::SIZE)?;
+            // After the size: who begins a cut behind this look changes the size behind the look above.
+            let sequence = self.region().word(inode.at() + inode::SEQUENCE)?.load(Ordering::SeqCst);
+            if sequence & 1 == 0 {
+                return Ok(before);
             }
-            Err(error) => Err(error),
-        };
-        self.unlock_inode(lane, inode)?;
-        result
+            self.lock_announced(lane, inode)?;
+            // Whoever had the lock has finished, or died and left this.
+            self.let_writers_go(inode)?;
+            self.unlock_inode(lane, inode)?;
+        }
+        Err(Errno::UCLEAN)
     }
 
-    /// Zeroes the linked bytes of `[start, end)`.
+    /// From here on writes of the inode, which is locked, wait before their first byte.
+    pub(crate) fn hold_writers(&self, inode: InodeId) -> Result<()> {
+        let sequence = self.field(inode, inode::SEQUENCE)?;
+        self.set(inode, inode::SEQUENCE, sequence | 1)
+    }
+
+    /// Ends what [`FileSystem::hold_writers`] began, perhaps in another process. The inode is locked.
+    pub(crate) fn let_writers_go(&self, inode: InodeId) -> Result<()> {
+        let sequence = self.field(inode, inode::SEQUENCE)?;
+        self.set(inode, inode::SEQUENCE, sequence.wrapping_add(sequence & 1))
+    }
+
+    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end.
+    pub(crate) fn scrub(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
+        self.lock_announced(lane, inode)?;
+        let result = self.zero_beyond_size(lane, inode, start, end);
+        self.unlock_inode(lane, inode)?;
+        result.map(|_| ())
+    }
+
+    /// Zeroes what lies beyond the size in `[start, end)` of an inode that is locked, but not what living writers have
+    /// announced: their bytes must stay, and they publish them themselves. False when there are too many of them.
+    pub(crate) fn zero_beyond_size(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<bool> {
+        if end <= size_of(self.field(inode, inode::SIZE)?) {
+            return Ok(true);
+        }
+        self.hold_writers(inode)?;
+        let mut ranges = [(0, 0); WRITERS];
+        let mut count = 0;
+        each_announced_range(self.region(), inode.to_word(), lane.index(), |from, to| {
+            if from < to {
+                if let Some(range) = ranges.get_mut(count) {
+                    *range = (from, to);
+                }
+                count += 1;
+            }
+            Ok(())
+        })?;
+        let whole = count <= WRITERS;
+        if whole {
+            // Read after the look around: who is not seen any more has published its bytes.
+            let size = size_of(self.field(inode, inode::SIZE)?);
+            self.zero_between(inode, start.max(size), end, &ranges[..count])?;
+        }
+        self.let_writers_go(inode)?;
+        Ok(whole)
+    }
+
+    fn zero_between(&self, inode: InodeId, start: u64, end: u64, spared: &[(u64, u64)]) -> Result<()> {
+        let mut at = start;
+        while at < end {
+            if let Some((_, to)) = spared.iter().find(|(from, to)| (*from..*to).contains(&at)) {
+                at = *to;
+                continue;
+            }
+            let next = spared.iter().map(|(from, _)| *from).filter(|from| *from > at).min();
+            let until = next.map_or(end, |next| next.min(end));
+            self.zero_linked(inode, at, until)?;
+            at = until;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the linked bytes of `[start, end)`. Checksums that cover some of them are stale before.
     pub(crate) fn zero_linked(&self, inode: InodeId, start: u64, end: u64) -> Result<()> {
         let mut at = start;
         while at < end {
             let here = (end - at).min(EXTENT - at % EXTENT);
             if let Some(slot) = self.find_slot(inode, at / EXTENT)? {
+                let sum = Checksum::decode(self.region().load(slot.checksum_at)?)?;
+                if sum.valid as u64 > at % EXTENT || sum.state == State::Claimed {
+                    checksum::make_stale(self.region(), slot.checksum_at)?;
+                }
                 let target = Target::decode(self.region().load(slot.map_at)?)?;
                 self.each_run(target, at % EXTENT, here, |_, length, place| match place {
                     Some(place) => self.region().zero(place, length as usize).map(MustFence::fence),

@@ -9,7 +9,7 @@ use lifeboat_region::space::{self, Class};
 
 /// Lock word.
 pub(crate) const LOCK: u64 = 0;
-/// Odd while a directory is being changed.
+/// Odd while a directory is being changed, or what lies beyond a file's size is zeroed or unlinked.
 pub(crate) const SEQUENCE: u64 = 8;
 /// Bytes in 0..48, truncations in 48..64.
 pub(crate) const SIZE: u64 = 16;
@@ -109,12 +109,6 @@ pub(crate) const fn size_of(word: u64) -> u64 {
 
 pub(crate) const fn size_word(size: u64, truncations: u64) -> u64 {
     size & SIZE_LARGEST | truncations << 48
-}
-
-/// Whether somebody is cutting the file: its size is the new one, and what lies beyond is being taken away. The truncation
-/// count is odd meanwhile.
-pub(crate) const fn is_being_cut(size_word: u64) -> bool {
-    size_word >> 48 & 1 == 1
 }
 
 /// `d_type` of a mode.

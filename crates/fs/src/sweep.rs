@@ -6,7 +6,7 @@ use crate::truncate::{TASK_RELEASE, TASK_TRIM};
 use crate::{Errno, Result};
 use lifeboat_region::MustFence;
 use lifeboat_region::image::Image;
-use lifeboat_region::lane::{Lane, Task, is_announced, is_announced_number};
+use lifeboat_region::lane::{Lane, Task, is_announced_number};
 use lifeboat_region::layout::{CELL, SWEEP_LOCK};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::recovery::{self, Finish};
@@ -52,18 +52,11 @@ impl FileSystem {
             Err(Errno::DEADLK) => false,
             Err(error) => return Err(error),
         };
-        let result = self.validate(inode).and_then(|()| {
-            let size = size_of(self.field(inode, inode::SIZE)?);
-            // A live writer in the same file may have put its bytes there: they must stay, and it publishes them itself.
-            if is_announced(self.region(), inode.to_word(), Some(lane.index()))? {
-                return Ok(());
-            }
-            self.zero_linked(inode, start.max(size), end)
-        });
+        let result = self.validate(inode).and_then(|()| self.zero_beyond_size(lane, inode, start, end));
         if locked {
             self.unlock_inode(lane, inode)?;
         }
-        result.map(|()| true)
+        result
     }
 
     /// Runs `work`; when the region is full, reclaims what dead processes hold and runs it once more. No lock may be

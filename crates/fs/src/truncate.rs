@@ -1,15 +1,15 @@
 //! Cutting files, and giving back what was cut off.
 //!
-//! The new size commits first, and makes the truncation count odd; what lies beyond is unlinked afterwards, a lane full at a
-//! time, and the count becomes even again. Writers wait while it is odd: a write that began after the cut must not be
-//! taken away with what lay there. Whoever recovers a killed cut goes on from the size. A unit that was unlinked is in
+//! The new size commits first, with the truncation count raised; what lies beyond is unlinked afterwards, a lane full at a
+//! time. Writers that begin meanwhile wait: a write that comes after the cut must not be taken away with what lay there.
+//! Whoever recovers a killed cut goes on from the size. A unit that was unlinked is in
 //! limbo until no writer in flight can touch it any more. A unit that somebody has mapped stays where it is, zeroed, so
 //! that the mapping shows the file's bytes when it grows again.
 
-use crate::checksum::{self, Checksum, State};
+use crate::checksum;
 use crate::file_map::BLOCKS_PER_EXTENT;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, SIZE_LARGEST, is_being_cut, size_of, size_word};
+use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::{EXTENTS_PER_NODE, INDEX_WORDS, Target, span};
 use crate::types::Caller;
 use crate::walk::WRITE;
@@ -60,7 +60,6 @@ impl FileSystem {
             self.unseal_locked(lane, inode)?;
         }
         self.drop_set_ids(inode)?;
-        self.finish_cut(lane, inode)?;
         let word_at = inode.at() + inode::SIZE;
         let now = process::now() as u64;
         lane.set_task(TASK_TRIM, inode.to_word())?;
@@ -68,6 +67,8 @@ impl FileSystem {
         self.set(inode, inode::CHANGED, now)?;
         // What `fallocate` reserved beyond the end is given back when the file is cut to the size that it has.
         let reserved_beyond = self.field(inode, inode::BLOCKS)? * 512 > length.next_multiple_of(EXTENT);
+        // Writes that begin from here on begin after the cut, and find the file as it is then.
+        self.hold_writers(inode)?;
         let cut = loop {
             let word = self.region().load(word_at)?;
             let cuts = length < size_of(word) || (length == size_of(word) && reserved_beyond);
@@ -79,44 +80,18 @@ impl FileSystem {
         if cut {
             self.trim(lane, inode)?;
         }
+        self.let_writers_go(inode)?;
         lane.clear_task()
-    }
-
-    /// Goes on with a cut that somebody left. The inode is locked.
-    pub(crate) fn finish_cut(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        if is_being_cut(self.field(inode, inode::SIZE)?) { self.trim(lane, inode) } else { Ok(()) }
     }
 
     /// Takes everything beyond the size away, and says that the cut is done. The inode is locked.
     pub(crate) fn trim(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        self.clear_beyond(lane, inode)?;
-        loop {
-            let word = self.field(inode, inode::SIZE)?;
-            let done = size_word(size_of(word), (word >> 48).wrapping_add(1));
-            if !is_being_cut(word)
-                || self.region().commit_exchange(inode.at() + inode::SIZE, word, done, MustFence::nothing())?
-            {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Unlinks everything beyond the size and zeroes the rest of the last unit.
-    fn clear_beyond(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        self.hold_writers(inode)?;
         let size = size_of(self.field(inode, inode::SIZE)?);
         let mut pruner = Pruner::of_living_file(self, lane, inode);
         pruner.cut(size)?;
-        let within = size % EXTENT;
-        if within != 0
-            && let Some(slot) = self.find_slot(inode, size / EXTENT)?
-        {
-            let sum = Checksum::decode(self.region().load(slot.checksum_at)?)?;
-            if sum.valid as u64 > within || sum.state == State::Claimed {
-                checksum::make_stale(self.region(), slot.checksum_at)?;
-            }
-            self.zero_linked(inode, size, (size / EXTENT + 1) * EXTENT)?;
-        }
-        Ok(())
+        self.zero_linked(inode, size, size.next_multiple_of(EXTENT))?;
+        self.let_writers_go(inode)
     }
 
     /// Frees units in limbo unless a writer in flight or a mapping may still touch them: then a later sweep does.

@@ -245,6 +245,32 @@ pub fn is_announced(region: &Region, inode: u64, except: Option<u32>) -> Result<
     Ok(false)
 }
 
+/// Calls `each` with start and end of every range that an operation of a living process announced in `inode`, but for
+/// the operation in lane `except`. What the dead announced is not in anybody's way.
+pub fn each_announced_range(
+    region: &Region,
+    inode: u64,
+    except: u32,
+    mut each: impl FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
+    for index in (0..claimed as u32).filter(|&index| index != except) {
+        let at = region.lane_at(index)?;
+        if region.word(at + HAZARD)?.load(Ordering::SeqCst) != inode {
+            continue;
+        }
+        let (start, end) = (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?);
+        let claim = claim_of(region.load(at + CLAIM)?);
+        if let Some(claim) = claim
+            && image::is_alive(region, claim.image)?
+        {
+            each(start, end)?;
+        }
+    }
+    Ok(())
+}
+
 /// As [`is_announced`], for whatever inode has or had this number (the low 40 bits of an inode id).
 pub fn is_announced_number(region: &Region, number: u64, except: u32) -> Result<bool> {
     core::sync::atomic::fence(Ordering::SeqCst);
