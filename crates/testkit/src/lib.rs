@@ -9,6 +9,7 @@
 //! | [`scratch`] | directories and regions that go away with the test |
 //! | [`command`] | the `lifeboat` command as users run it |
 //! | [`fuse_mount`] | a region mounted for the kernel |
+//! | [`stepping`] | every operation stopped at every instruction |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`python`] | Python's own tests, and how they end |
@@ -29,5 +30,7 @@ pub mod random;
 pub mod report;
 pub mod residue;
 pub mod scratch;
+#[cfg(target_arch = "x86_64")]
+pub mod stepping;
 pub mod volume;
 pub mod workers;
