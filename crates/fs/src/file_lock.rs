@@ -407,22 +407,27 @@ impl FileSystem {
         self.begin_wait(at, holder, inode, blocker.word())
     }
 
-    /// What a dead image held as a process, but for what its next program will take over. Inodes that somebody has
-    /// locked are left: their locks are found when they are in the way.
-    pub(crate) fn settle_file_locks(&self, dead: Image) -> Result<()> {
+    /// What a dead image held as a process, but for what its next program will take over. False when an inode is left
+    /// because somebody has it locked: its locks are found when they are in the way, or at the next look.
+    pub(crate) fn settle_file_locks(&self, dead: Image) -> Result<bool> {
         let holder = Holder::process(dead);
+        let mut settled = true;
         self.each_record_of(holder, |at, inode, waits| {
             let lane = self.lane()?;
             match self.try_lock_inode(&lane, inode) {
                 _ if waits => self.forget_record(at, holder),
                 Err(Errno::STALE) => self.forget_record(at, holder),
                 Err(error) => Err(error),
-                Ok(false) => Ok(()),
+                Ok(false) => {
+                    settled = false;
+                    Ok(())
+                }
                 Ok(true) => self.remove_where(&lane, inode, |record| {
                     record.holder == holder && !self.is_executing(record).unwrap_or(false)
                 }),
             }
-        })
+        })?;
+        Ok(settled)
     }
 
     /// This process is about to execute another program (`begins`), or could not: its locks wait for the next program.

@@ -297,18 +297,25 @@ impl FileSystem {
         match word & STATE {
             LIVE if !self.is_held(file, word, held)? => self.close_word(file, word, false),
             OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
-                // It may have been counted in the inode: too high a count costs a look, no more.
                 let inode = InodeId::from_word(self.region().load(at + INODE)?);
+                let lane = self.lane()?;
+                let locked = match self.try_lock_inode(&lane, inode) {
+                    Err(Errno::STALE) => false,
+                    // Whoever has it locked is not waited for: a sweep comes by later.
+                    Ok(false) => return Ok(false),
+                    other => other?,
+                };
+                if locked {
+                    self.remove_locks_of_open_file(&lane, inode, file.0, (word >> 48) as u16)?;
+                }
+                // It may have been counted in the inode: too high a count costs a look, no more.
                 if !self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())? {
                     return Ok(false);
                 }
-                let lane = self.lane()?;
-                match self.try_lock_inode(&lane, inode) {
-                    Ok(true) => self.release_if_unused(&lane, inode).map(|()| true),
-                    // Whoever has it locked, or a sweep, finds it unused.
-                    Ok(false) | Err(Errno::STALE) => Ok(true),
-                    Err(error) => Err(error),
+                if locked {
+                    self.release_if_unused(&lane, inode)?;
                 }
+                Ok(true)
             }
             _ => Ok(false),
         }

@@ -32,9 +32,10 @@ impl Finish for FileSystem {
         self.scrub_after_death(lane, written, start, end)
     }
 
-    fn image_gone(&self, image: Image) -> Result<()> {
-        self.settle_file_locks(image)?;
-        self.reap_image(image)
+    fn image_gone(&self, image: Image) -> Result<bool> {
+        let settled = self.settle_file_locks(image)?;
+        self.reap_image(image)?;
+        Ok(settled)
     }
 }
 

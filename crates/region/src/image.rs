@@ -247,26 +247,53 @@ fn lock_is_held(region: &Region, slot: u32) -> Result<bool> {
     Ok(rustix::process::fcntl_getlk(&file, &wanted)?.is_some())
 }
 
-/// Claims a gone image for recovery by this one; `None` when it lives, is free, or another live image recovers it.
+/// Claims a gone image for recovery by this one; `None` when it lives, is free, or was claimed by another image that did
+/// not give its own slot back (see [`dead_recoverer`]).
 pub(crate) fn claim_for_recovery(region: &Region, slot: u32) -> Result<Option<Image>> {
     let me = own(region)?;
     let at = region.image_at(slot)?;
     let state = region.load(at)?;
-    let generation = generation_of(state);
-    let recoverer = (state >> 32) as u16 as u32;
     let may = match state & STATE {
         LIVE => is_gone(region, slot)?,
         // Recovered by us already (a signal handler, a second thread): let the first go on.
-        RECOVERING if recoverer == me.slot => false,
-        RECOVERING => region.load(region.image_at(recoverer)?)? & STATE == FREE || is_gone(region, recoverer)?,
+        RECOVERING if recoverer_of(state) == me.slot => false,
+        RECOVERING => region.load(region.image_at(recoverer_of(state))?)? & STATE == FREE,
         _ => false,
     };
     if !may || slot == me.slot {
         return Ok(None);
     }
-    let claimed = word(RECOVERING, generation, me.slot);
-    let won = region.commit_exchange(at, state, claimed, MustFence::nothing())?;
+    claim(region, slot, state)
+}
+
+fn recoverer_of(state: u64) -> u32 {
+    (state >> 32) as u16 as u32
+}
+
+fn claim(region: &Region, slot: u32, state: u64) -> Result<Option<Image>> {
+    let generation = generation_of(state);
+    let claimed = word(RECOVERING, generation, own(region)?.slot);
+    let won = region.commit_exchange(region.image_at(slot)?, state, claimed, MustFence::nothing())?;
     Ok(won.then_some(Image { slot, generation }))
+}
+
+/// The image that was recovering the one in `slot` and is itself gone: it must be recovered first, because it may hold
+/// the other's locks and have a transaction about what they guard.
+pub(crate) fn dead_recoverer(region: &Region, slot: u32) -> Result<Option<u32>> {
+    let state = region.load(region.image_at(slot)?)?;
+    if state & STATE != RECOVERING || recoverer_of(state) == own(region)?.slot {
+        return Ok(None);
+    }
+    let recoverer = recoverer_of(state);
+    let free = region.load(region.image_at(recoverer)?)? & STATE == FREE;
+    Ok((!free && is_gone(region, recoverer)?).then_some(recoverer))
+}
+
+/// Claims the image in `slot` if one of `claimed`, which this image has claimed, was recovering it.
+pub(crate) fn claim_ward(region: &Region, slot: u32, claimed: &[Image]) -> Result<Option<Image>> {
+    let state = region.load(region.image_at(slot)?)?;
+    let ward = state & STATE == RECOVERING && claimed.iter().any(|image| image.slot == recoverer_of(state));
+    if ward { claim(region, slot, state) } else { Ok(None) }
 }
 
 /// Frees a recovered slot.

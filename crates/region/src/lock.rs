@@ -170,10 +170,11 @@ impl Lane<'_> {
     }
 
     /// Takes over a lock from an operation that is proved dead: exactly the word that was judged is exchanged.
-    pub(crate) fn take_over(&self, offset: u64, dead: LockOwner) -> Result<bool> {
+    pub(crate) fn take_over(&self, offset: u64, is_dead: &dyn Fn(LockOwner) -> Result<bool>) -> Result<bool> {
         let word = self.region.load(offset)?;
-        if decode(self.region, word)? != Some(dead) {
-            return Ok(false);
+        match decode(self.region, word)? {
+            Some(owner) if is_dead(owner)? => {}
+            _ => return Ok(false),
         }
         let entry = self.free_entry(offset)?;
         self.note(LOCKS + entry * 8, offset)?;

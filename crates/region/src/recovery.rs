@@ -2,7 +2,8 @@
 //!
 //! An image that is proved gone is claimed by one recoverer at a time. For each of its lanes: a committed transaction is
 //! applied (again), its locks are taken over, what the file system must finish is finished, units linked nowhere are
-//! freed, the locks are given back. Every step may be repeated, so a recoverer may itself be killed at any instruction.
+//! freed, the locks are given back. Every step may be repeated, so a recoverer may itself be killed at any instruction:
+//! who recovers it also takes on those whom it was recovering, and applies all their transactions before anything else.
 
 use crate::image::{self, Image};
 use crate::lane::{
@@ -19,8 +20,9 @@ pub trait Finish {
     /// Cleans up after the write that the dead operation had announced. False when it cannot be done now, because
     /// somebody holds a lock that it takes: it must not wait, because the caller may be that somebody.
     fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool>;
-    /// An image is gone: whatever else it alone held. Must not wait for locks either.
-    fn image_gone(&self, image: Image) -> Result<()>;
+    /// An image is gone: whatever else it alone held. Must not wait for locks either; false when something is left because
+    /// of that.
+    fn image_gone(&self, image: Image) -> Result<bool>;
 }
 
 /// Looks at the owner of a lock that does not come free, and recovers it if it is dead.
@@ -41,7 +43,15 @@ pub(crate) fn examine(region: &Region, offset: u64, owner: LockOwner, finish: &d
 
 /// Recovers the image in `slot` if it is proved gone; tells whether it did.
 pub fn recover_image(region: &Region, slot: u32, finish: &dyn Finish) -> Result<bool> {
-    match image::claim_for_recovery(region, slot)? {
+    let mut first = slot;
+    // Each of these was recovering the one before when it died.
+    for _ in 0..GANG {
+        match image::dead_recoverer(region, first)? {
+            Some(recoverer) => first = recoverer,
+            None => break,
+        }
+    }
+    match image::claim_for_recovery(region, first)? {
         Some(dead) => recover_claimed(region, dead, finish).map(|()| true),
         None => Ok(false),
     }
@@ -78,35 +88,111 @@ pub fn recover_own_predecessors(region: &Region, finish: &dyn Finish) -> Result<
     Ok(())
 }
 
+/// Most images that are recovered together.
+const GANG: usize = 16;
+
+/// An image, those that it was recovering, and so on: all claimed by this one.
+struct Gang {
+    images: [Image; GANG],
+    count: usize,
+}
+
+impl Gang {
+    fn claim(region: &Region, dead: Image) -> Result<Gang> {
+        let mut gang = Gang { images: [dead; GANG], count: 1 };
+        let mut before = 0;
+        while before < gang.count {
+            before = gang.count;
+            for slot in 0..region.geometry().images as u32 {
+                if gang.count < GANG
+                    && let Some(ward) = image::claim_ward(region, slot, gang.members())?
+                {
+                    gang.images[gang.count] = ward;
+                    gang.count += 1;
+                }
+            }
+        }
+        Ok(gang)
+    }
+
+    fn members(&self) -> &[Image] {
+        &self.images[..self.count]
+    }
+
+    /// Whether this lock was taken over by one of the gang from another and has nothing to do with a task of its own.
+    fn passed_on(&self, region: &Region, owner: LockOwner) -> Result<bool> {
+        let Some(image) = lock::lane_of(region, owner)? else { return Ok(false) };
+        Ok(self.members().contains(&image) && region.load(region.lane_at(owner.lane)? + TASK_KIND)? == 0)
+    }
+}
+
 fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<()> {
-    let (mut owns_units, mut whole) = (false, true);
+    let gang = Gang::claim(region, dead)?;
+    for index in 0..region.geometry().lanes as u32 {
+        let at = region.lane_at(index)?;
+        if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| gang.members().contains(&claim.image)) {
+            lane::redo(region, at)?;
+        }
+    }
+    let mut whole = [false; GANG];
+    // In the second round the locks are free that some of them held when others were looked at.
+    for _ in 0..2 {
+        for (image, whole) in gang.members().iter().zip(&mut whole).filter(|(_, whole)| !**whole) {
+            *whole = recover_lanes(region, *image, &gang, finish)?;
+        }
+    }
+    // The first of them last: until then it says that the others are not done.
+    for (&image, whole) in gang.members().iter().zip(whole).rev() {
+        free_lanes(region, image)?;
+        let all = finish.image_gone(image)? && whole;
+        if all { image::recovered(region, image) } else { image::recovery_put_off(region, image) }?;
+    }
+    Ok(())
+}
+
+/// False when something could not be done yet and stays announced.
+fn recover_lanes(region: &Region, dead: Image, gang: &Gang, finish: &dyn Finish) -> Result<bool> {
+    let mut whole = true;
     for index in 0..region.geometry().lanes as u32 {
         let at = region.lane_at(index)?;
         let Some(claim) = claim_of(region.load(at + CLAIM)?) else { continue };
         if claim.image == dead {
-            owns_units |= region.load(at + OWNS_UNITS)? != 0;
-            whole &= recover_lane(region, LockOwner { lane: index, generation: claim.generation }, at, finish)?;
+            whole &= recover_lane(region, LockOwner { lane: index, generation: claim.generation }, at, gang, finish)?;
         }
     }
+    Ok(whole)
+}
+
+/// Frees what the lanes own, then the lanes: until then their claims tell whose the owned units are.
+fn free_lanes(region: &Region, dead: Image) -> Result<()> {
+    let each = |act: &mut dyn FnMut(u64) -> Result<()>| -> Result<()> {
+        for index in 0..region.geometry().lanes as u32 {
+            let at = region.lane_at(index)?;
+            if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| claim.image == dead) {
+                act(at)?;
+            }
+        }
+        Ok(())
+    };
+    let mut owns_units = false;
+    each(&mut |at| {
+        owns_units |= region.load(at + OWNS_UNITS)? != 0;
+        Ok(())
+    })?;
     if owns_units {
         space::reclaim_owned(region, dead)?;
     }
-    // Only now may the lanes be used again: until here their claims told whose the owned units were.
-    for index in 0..region.geometry().lanes as u32 {
-        let at = region.lane_at(index)?;
-        if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| claim.image == dead) && region.load(at + HAZARD)? == 0
-        {
+    each(&mut |at| {
+        if region.load(at + HAZARD)? == 0 {
             region.word(at + OWNS_UNITS)?.store(0, core::sync::atomic::Ordering::Release);
             lane::free_claim(region, at)?;
         }
-    }
-    finish.image_gone(dead)?;
-    if whole { image::recovered(region, dead) } else { image::recovery_put_off(region, dead) }
+        Ok(())
+    })
 }
 
 /// False when the lane's announced write could not be cleaned up yet: it stays announced.
-fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) -> Result<bool> {
-    lane::redo(region, at)?;
+fn recover_lane(region: &Region, dead: LockOwner, at: u64, gang: &Gang, finish: &dyn Finish) -> Result<bool> {
     let mine = Lane::claim(region)?;
     let task = Task {
         kind: region.load(at + TASK_KIND)?,
@@ -117,7 +203,7 @@ fn recover_lane(region: &Region, dead: LockOwner, at: u64, finish: &dyn Finish) 
     for entry in 0..LOCK_COUNT {
         let offset = region.load(at + LOCKS + entry * 8)?;
         if offset != 0 {
-            mine.take_over(offset, dead)?;
+            mine.take_over(offset, &|owner| Ok(owner == dead || gang.passed_on(region, owner)?))?;
         }
     }
     let clear = |field: u64| -> Result<()> {
