@@ -2,6 +2,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use lifeboat_testkit::child::{self, Role, report};
+use lifeboat_testkit::random::{Random, seed};
 use lifeboat_testkit::report::full;
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::stepping::operations::OPERATIONS;
@@ -21,21 +22,34 @@ fn stepper() {
     pin(0);
     prepare_timer();
     let marks = Marks::new();
-    for operation in OPERATIONS {
+    let mut random = Random::new(seed(5));
+    let wanted = std::env::var("LIFEBOAT_STEPS").unwrap_or_default();
+    for operation in OPERATIONS.iter().filter(|operation| wanted.is_empty() || operation.name == wanted) {
         let stage = Stage::new(operation, marks);
         let mut outcome = Outcome::default();
         let stepped = full() || STEPPED.contains(&operation.name);
         let pace = if stepped { Pace::Instructions } else { Pace::Stores };
-        let done = stage.snapshots(pace, full(), &mut outcome);
+        let started = std::time::Instant::now();
+        let recoveries = if full() { (usize::MAX >> 1, usize::MAX >> 1) } else { (5, 6) };
+        let done = stage.snapshots(pace, full(), recoveries, &mut outcome);
+        let middle = started.elapsed();
+        let killed =
+            stage.kills(if full() { 1000 } else { 6 }, if full() { 200 } else { 2 }, &mut random, &mut outcome);
         report(&format!(
-            "{}: {} instructions, {} stores, {} states, {} faults {}",
+            "{}: {} instructions, {} stores, {} states, {} states of recoveries, {} kills, longest stall {:?}; {:?}, {:?}",
             operation.name,
             outcome.instructions,
             outcome.stores,
             outcome.states,
-            outcome.faults.len(),
-            done.err().unwrap_or_default()
+            outcome.nested_states,
+            outcome.kills,
+            outcome.longest_stall,
+            middle,
+            started.elapsed(),
         ));
+        for broken in [done.err(), killed.err()].into_iter().flatten() {
+            report(&format!("fault: {}: {broken}", operation.name));
+        }
         for fault in &outcome.faults {
             report(&format!("fault: {:?}: {}", fault.kind, fault.text));
         }

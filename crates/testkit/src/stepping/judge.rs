@@ -52,7 +52,8 @@ impl Fault {
         Self { kind, text: text.to_string() }
     }
 
-    fn encode(&self) -> String {
+    /// As text that [`Fault::decode`] takes back.
+    pub fn encode(&self) -> String {
         let letter = match self.kind {
             FaultKind::Loss => 'L',
             FaultKind::Leak => 'K',
@@ -62,7 +63,8 @@ impl Fault {
         format!("{letter}{}", self.text)
     }
 
-    fn decode(text: &str) -> Option<Self> {
+    /// A fault in what a child answered.
+    pub fn decode(text: &str) -> Option<Self> {
         let kind = match text.chars().next()? {
             'L' => FaultKind::Loss,
             'K' => FaultKind::Leak,
@@ -74,16 +76,21 @@ impl Fault {
     }
 }
 
-/// Pictures that may be found: none of the interrupted operations done .. all of them done.
-#[derive(Clone, Debug)]
-pub struct Choices(pub Vec<Picture>);
+/// Pictures that may be found.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// When an operation was interrupted.
+    pub interrupted: Vec<Picture>,
+    /// When it had returned.
+    pub done: Vec<Picture>,
+}
 
 /// Which of the pictures count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Any: it was interrupted.
     Any,
-    /// The last: it had returned.
+    /// Those after the operation: it had returned.
     Done,
 }
 
@@ -91,14 +98,14 @@ impl Choices {
     /// Checks a file system against them; gives what it is.
     pub fn hold(&self, files: &FileSystem, operation: &Operation, wanted: Wanted) -> Result<Picture, Fault> {
         let picture = Picture::of(files).map_err(|text| Fault::new(FaultKind::Damage, text))?;
-        let last = self.0.len() - 1;
-        let allowed = if wanted == Wanted::Done { &self.0[last..] } else { &self.0[..] };
+        let allowed = if wanted == Wanted::Done { &self.done } else { &self.interrupted };
         let held = picture.is_allowed(allowed, operation.rule);
         held.map(|()| picture).map_err(|text| Fault::new(FaultKind::Loss, text))
     }
 }
 
-fn damage(what: &str) -> impl Fn(Errno) -> Fault + '_ {
+/// A call that must not fail did.
+pub fn damage(what: &str) -> impl Fn(Errno) -> Fault + '_ {
     move |error| Fault::new(FaultKind::Damage, format!("{what}: errno {}", error.raw_os_error()))
 }
 
@@ -114,7 +121,8 @@ pub fn leftovers(files: &FileSystem) -> Result<Vec<String>, Errno> {
         }
     })?;
     for lane in 0..region.load(LANE_HIGH_WATER)?.min(g.lanes) as u32 {
-        if region.load(region.lane_at(lane)?)? & 1 != 0 {
+        let claim = region.load(region.lane_at(lane)?)?;
+        if claim & 1 != 0 && ((claim >> 32) as u16 as u32, (claim >> 48) as u16) != (own.slot, own.generation) {
             found.push(format!("lane {lane} is still claimed"));
         }
     }
@@ -126,7 +134,8 @@ pub fn leftovers(files: &FileSystem) -> Result<Vec<String>, Errno> {
         }
     }
     for index in 0..g.pins {
-        if region.load(g.pins_at + index * PIN)? & 1 != 0 {
+        let word = region.load(g.pins_at + index * PIN)?;
+        if word & 1 != 0 && ((word >> 16) as u16 as u32, (word >> 32) as u16) != (own.slot, own.generation) {
             found.push(format!("pin {index} is still held"));
         }
     }
@@ -136,7 +145,7 @@ pub fn leftovers(files: &FileSystem) -> Result<Vec<String>, Errno> {
         let taken = match word & 3 {
             0 => false,
             1 => lane::is_current(region, (word >> 16) as u16 as u32, (word >> 32) as u16)?,
-            _ => true,
+            _ => !is_own_lock(files, own, word)?,
         };
         if taken {
             found.push(format!("record {index} of file locks is still taken"));
@@ -164,6 +173,19 @@ pub fn leftovers(files: &FileSystem) -> Result<Vec<String>, Errno> {
         Ok(())
     })?;
     Ok(found)
+}
+
+/// Whether the record of a file lock with this first word is held by this process.
+fn is_own_lock(files: &FileSystem, own: image::Image, word: u64) -> Result<bool, Errno> {
+    const PROCESS: u64 = 1;
+    let holder = ((word >> 16) as u16 as u32, (word >> 32) as u16);
+    let own = (own.slot, own.generation);
+    if word >> 2 & 3 == PROCESS {
+        return Ok(holder == own);
+    }
+    let region = files.region();
+    let opener = region.load(region.geometry().open_files_at + u64::from(holder.0) * OPEN_FILE)?;
+    Ok(((opener >> 16) as u16 as u32, (opener >> 32) as u16) == own)
 }
 
 /// Whether nothing is left that nobody has.
@@ -196,7 +218,7 @@ fn take_locks(files: &FileSystem) -> Result<(), Fault> {
 }
 
 /// Bytes that nobody wrote do not show when a file grows.
-fn grow_all(files: &FileSystem, picture: &Picture) -> Result<(), Fault> {
+pub fn grow_all(files: &FileSystem, picture: &Picture) -> Result<(), Fault> {
     let volume = RegionVolume::over(files, b"").map_err(grown("."))?;
     for (path, size) in picture.unsealed_files() {
         let file = volume.open(None, path.as_bytes(), libc::O_RDWR, 0).map_err(grown(path))?;

@@ -8,12 +8,16 @@
 //! | [`picture`] | all that a file system says of itself, and what a death may leave of it |
 //! | [`operations`] | the operations |
 //! | [`judge`] | recovery, check and oracle, in a process of its own |
+//! | `nested` | who recovers dies, too |
+//! | `kills` | real deaths beside a process that lives |
 //!
 //! Two ways to die. *Snapshots*: the region is copied after every store and the copy, in a directory of its own, is
 //! recovered by a process for which the victim is dead (it does not map the copy and holds no lock file there). *Kills*:
 //! the victim is really killed, and a process that lives and uses the same objects must go on within a second.
 
 pub mod judge;
+mod kills;
+mod nested;
 pub mod operations;
 pub mod picture;
 pub mod states;
@@ -70,6 +74,8 @@ pub struct Outcome {
     pub stores: u64,
     /// Distinct states of the region that were recovered.
     pub states: u64,
+    /// Distinct states of regions that were being recovered and were recovered again.
+    pub nested_states: u64,
     /// Processes really killed.
     pub kills: u64,
     /// The longest that a survivor waited.
@@ -111,24 +117,47 @@ impl Stage {
         Self { live, copies, image, copy, base, operation: *operation, marks }
     }
 
-    /// The pictures with each subset of the actors' operations done.
-    fn choices(&self, actors: &[Actor]) -> Result<Choices, Fault> {
+    /// The pictures after each of these sequences of operations, when all who act in any of them are ready.
+    fn pictures(&self, base: &Base, orders: &[&[Actor]]) -> Result<Vec<Picture>, Fault> {
         let failed =
             |error: i32| Fault::new(FaultKind::Damage, format!("the operation fails by itself: errno {error}"));
+        let acts = |actor: Actor| orders.iter().any(|order| order.contains(&actor));
         let mut pictures = Vec::new();
-        for subset in 0..1_u32 << actors.len() {
-            self.copy.write(&self.base, &State::default());
+        for order in orders {
+            self.copy.write(base, &State::default());
+            // One attach for both: a second one by the same process would count as its next program.
+            let files = self.copies.attach();
             let mut ready = Vec::new();
-            for actor in actors {
-                ready.push(self.operation.prepare(self.copies.attach(), *actor).map_err(failed)?);
+            for actor in [Actor::Victim, Actor::Peer].into_iter().filter(|actor| acts(*actor)) {
+                ready.push((actor, self.operation_of(actor).get_ready(&files, actor).map_err(failed)?));
             }
-            for (index, actor) in actors.iter().enumerate().filter(|(index, _)| subset & 1 << index != 0) {
-                self.operation.run(&mut ready[index], *actor).map_err(failed)?;
+            for (actor, ready) in order.iter().filter_map(|actor| ready.iter().find(|(ready, _)| ready == actor)) {
+                self.operation_of(*actor).run_with(&files, &mut ready.clone(), *actor).map_err(failed)?;
             }
-            let picture = Picture::of(&self.copies.attach());
+            let picture = Picture::of(&files);
             pictures.push(picture.map_err(|text| Fault::new(FaultKind::Damage, text))?);
         }
-        Ok(Choices(pictures))
+        Ok(pictures)
+    }
+
+    fn operation_of(&self, actor: Actor) -> Operation {
+        match actor {
+            Actor::Victim => self.operation,
+            Actor::Peer => self.operation.of_a_survivor(),
+        }
+    }
+
+    /// What may be found when the victim is alone.
+    fn choices_alone(&self) -> Result<Choices, Fault> {
+        let pictures = self.pictures(&self.base, &[&[], &[Actor::Victim]])?;
+        Ok(Choices { done: pictures[1..].to_vec(), interrupted: pictures })
+    }
+
+    /// What may be found when the peer has done his operation, too.
+    fn choices_with_peer(&self) -> Result<Choices, Fault> {
+        use Actor::{Peer, Victim};
+        let pictures = self.pictures(&self.base, &[&[Peer], &[Victim, Peer], &[Peer, Victim]])?;
+        Ok(Choices { done: pictures[1..].to_vec(), interrupted: pictures })
     }
 
     /// One run of the victim: every state that its death could leave.
@@ -180,23 +209,34 @@ impl Stage {
     }
 
     /// Steps the operation and judges the states: all of them, or all but most of those between which only a file's
-    /// bytes changed.
-    pub fn snapshots(&self, pace: Pace, all: bool, outcome: &mut Outcome) -> Result<(), String> {
-        let choices = self.choices(&[Actor::Victim]).map_err(|fault| fault.text)?;
+    /// bytes changed. Then the states of recoveries: of `recoveries.0` states at most `recoveries.1` of each.
+    pub fn snapshots(
+        &self,
+        pace: Pace,
+        all: bool,
+        recoveries: (usize, usize),
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let choices = self.choices_alone().map_err(|fault| fault.text)?;
         let mut judge = Judge::start(self.copies.path(), &self.operation, &choices);
-        let found = self.states(pace, outcome)?;
+        let mut found = self.states(pace, outcome)?;
         let of_data = found.iter().filter(|snapshot| self.base.is_data(snapshot.moment.offset)).count();
         let every = if all { 1 } else { of_data.div_ceil(DATA_STATES).max(1) };
-        for (number, snapshot) in found.iter().enumerate() {
-            if !snapshot.done && number % every != 0 && self.base.is_data(snapshot.moment.offset) {
-                continue;
-            }
+        let mut number = 0;
+        found.retain(|snapshot| {
+            number += 1;
+            snapshot.done || number % every == 0 || !self.base.is_data(snapshot.moment.offset)
+        });
+        for snapshot in &found {
             let wanted = if snapshot.done { Wanted::Done } else { Wanted::Any };
             outcome.states += 1;
             if let Err(fault) = self.judge(&mut judge, &snapshot.state, wanted) {
                 let text = format!("{}, {}: {}", self.operation.name, describe(pace, &snapshot.moment), fault.text);
                 outcome.faults.push(Fault { text, ..fault });
             }
+        }
+        if recoveries.0 > 0 {
+            self.recoveries(&found, recoveries, &mut judge, outcome)?;
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ impl Actor {
 }
 
 /// What an actor has before he begins.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ready {
     file: Option<OpenFile>,
     pin: Option<Pin>,
@@ -124,15 +124,35 @@ pub struct Attached {
 impl Operation {
     /// Everything before the operation.
     pub fn prepare(&self, files: FileSystem, actor: Actor) -> Answer<Attached> {
-        let volume = RegionVolume::over(&files, b"")?;
-        let ready = (self.ready)(&Scene { volume: &volume, actor })?;
-        drop(volume);
+        let ready = self.get_ready(&files, actor)?;
         Ok(Attached { files, ready })
+    }
+
+    /// What the actor does before.
+    pub fn get_ready(&self, files: &FileSystem, actor: Actor) -> Answer<Ready> {
+        (self.ready)(&Scene { volume: &RegionVolume::over(files, b"")?, actor })
+    }
+
+    /// What a peer does who lives: he cannot attach or detach and yet be there.
+    pub fn of_a_survivor(&self) -> Self {
+        match self.act {
+            Act::Calls(_) => *self,
+            Act::Attach | Act::Detach => OPERATIONS[0],
+        }
+    }
+
+    /// The operation as if it had never been done before.
+    pub fn run_again(&self, attached: &Attached, actor: Actor) -> Answer<()> {
+        self.run_with(&attached.files, &mut attached.ready.clone(), actor)
     }
 
     /// The operation itself.
     pub fn run(&self, attached: &mut Attached, actor: Actor) -> Answer<()> {
-        let Attached { files, ready } = attached;
+        self.run_with(&attached.files, &mut attached.ready, actor)
+    }
+
+    /// The operation by an actor who is ready.
+    pub fn run_with(&self, files: &FileSystem, ready: &mut Ready, actor: Actor) -> Answer<()> {
         let volume = RegionVolume::over(files, b"")?;
         match self.act {
             Act::Calls(act) => act(&Scene { volume: &volume, actor }, ready),

@@ -30,6 +30,9 @@ impl Image {
         let bytes =
             unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         assert!(bytes != libc::MAP_FAILED, "map a region's file: {}", std::io::Error::last_os_error());
+        // A forked victim that had this file mapped would not count as dead.
+        // SAFETY: advice on the mapping made just now, which takes effect in children only.
+        unsafe { libc::madvise(bytes, length, libc::MADV_DONTFORK) };
         Self { bytes: bytes.cast(), length, file }
     }
 

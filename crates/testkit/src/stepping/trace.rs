@@ -37,6 +37,7 @@ pub struct Marks {
 
 const BEGUN: u64 = 1;
 const DONE: u64 = 2;
+const PAUSED: u64 = 3;
 
 impl Marks {
     /// A page for one tracee after the other.
@@ -57,6 +58,21 @@ impl Marks {
         // SAFETY: the region's own mapping; the tracer lets each store through.
         let done = unsafe { libc::mprotect(base as *mut _, length as usize, libc::PROT_READ) };
         assert_eq!(done, 0, "mprotect: {}", Error::last_os_error());
+    }
+
+    /// In the tracee: the region can be written again.
+    pub fn unprotect(&self) {
+        let (base, length) = (self.base.load(Ordering::SeqCst), self.length.load(Ordering::SeqCst));
+        // SAFETY: as in `protect`.
+        let done = unsafe { libc::mprotect(base as *mut _, length as usize, libc::PROT_READ | libc::PROT_WRITE) };
+        assert_eq!(done, 0, "mprotect: {}", Error::last_os_error());
+    }
+
+    /// In the tracee: has nothing attached and waits for the next region.
+    #[inline(always)]
+    pub fn pause(&self) {
+        self.phase.store(PAUSED, Ordering::SeqCst);
+        breakpoint();
     }
 
     /// In the tracee: the operation begins behind this call.
@@ -173,6 +189,19 @@ impl Tracee {
     /// Forks a process that does `work`, which calls [`Marks::protect`], [`Marks::begin`], the operation and
     /// [`Marks::end`]. It is let go on to its begin mark. The error is one line.
     pub fn start(marks: &'static Marks, work: impl FnOnce()) -> Result<Self, String> {
+        let tracee = Self::fork(marks, work)?;
+        tracee.run_to_mark(BEGUN)?;
+        Ok(tracee)
+    }
+
+    /// As [`Tracee::start`], for one that does an operation after each [`Marks::pause`]; it is let go on to the first.
+    pub fn start_paused(marks: &'static Marks, work: impl FnOnce()) -> Result<Self, String> {
+        let tracee = Self::fork(marks, work)?;
+        tracee.run_to_mark(PAUSED)?;
+        Ok(tracee)
+    }
+
+    fn fork(marks: &'static Marks, work: impl FnOnce()) -> Result<Self, String> {
         marks.phase.store(0, Ordering::SeqCst);
         marks.base.store(0, Ordering::SeqCst);
         marks.length.store(0, Ordering::SeqCst);
@@ -190,7 +219,6 @@ impl Tracee {
             return Err(format!("the victim did not come to its start: {stop:?}"));
         }
         tracee.request(libc::PTRACE_SETOPTIONS, 0, libc::PTRACE_O_EXITKILL as u64)?;
-        tracee.run_to_mark(BEGUN)?;
         Ok(tracee)
     }
 
@@ -199,9 +227,14 @@ impl Tracee {
         self.pid
     }
 
-    /// Lets it go on to its next begin mark (a tracee that does one operation after the other).
+    /// Lets one that paused go on to its begin mark.
     pub fn run_to_begin(&self) -> Result<(), String> {
         self.run_to_mark(BEGUN)
+    }
+
+    /// Lets one that is done go on to its next pause.
+    pub fn run_to_pause(&self) -> Result<(), String> {
+        self.run_to_mark(PAUSED)
     }
 
     fn run_to_mark(&self, phase: u64) -> Result<(), String> {
