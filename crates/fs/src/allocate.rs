@@ -33,7 +33,7 @@ impl FileSystem {
         if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
             return Err(Errno::NODEV);
         }
-        self.drop_set_ids(inode)?;
+        self.drop_set_ids_unlocked(inode)?;
         match mode {
             0 | KEEP_SIZE => self.reserve(inode, offset, end, mode == 0),
             PUNCH_KEEP => self.punch(inode, offset, end),

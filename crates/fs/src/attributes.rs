@@ -50,16 +50,20 @@ impl FileSystem {
         if mode == 0 { Ok(()) } else { self.permit(who, inode, mode) }
     }
 
-    /// Sets several fields of an inode together, and its time of change.
+    /// Sets several fields of an inode together, and its time of change. Times are no part of the transaction: writers set
+    /// them without a lock, and a word that others change cannot be redone.
     fn change(&self, inode: InodeId, fields: impl FnOnce(&Self) -> Result<[(u64, u64); 2]>) -> Result<()> {
         let lane = self.lane()?;
         self.lock_inode(&lane, inode).map_err(|_| Errno::NOENT)?;
         let fields = fields(self)?;
         let mut transaction = lane.begin();
         for (field, value) in fields {
-            transaction.set(inode.at() + field, value)?;
+            match field {
+                inode::ACCESSED | inode::MODIFIED => self.set(inode, field, value)?,
+                _ => transaction.set(inode.at() + field, value)?,
+            }
         }
-        transaction.set(inode.at() + inode::CHANGED, process::now() as u64)?;
+        self.set(inode, inode::CHANGED, process::now() as u64)?;
         transaction.commit(MustFence::nothing())
     }
 
@@ -127,7 +131,7 @@ impl FileSystem {
     }
 
     /// Set-id bits do not survive a write by somebody who is not root. Set-group-id of a file that its group cannot
-    /// execute (a mark for locks) survives if the writer is in the group.
+    /// execute (a mark for locks) survives if the writer is in the group. The inode is locked.
     pub(crate) fn drop_set_ids(&self, inode: InodeId) -> Result<()> {
         let mode = self.field(inode, inode::MODE)?;
         if mode as u32 & (SETUID | SETGID) == 0 || rustix::process::geteuid().as_raw() == 0 {
@@ -136,6 +140,16 @@ impl FileSystem {
         let group = (self.field(inode, inode::IDS)? >> 32) as u32;
         let without = without_set_ids(mode, process::is_in_group(group));
         if mode == without { Ok(()) } else { self.set(inode, inode::MODE, without) }
+    }
+
+    /// The same for an inode that this operation has not locked.
+    pub(crate) fn drop_set_ids_unlocked(&self, inode: InodeId) -> Result<()> {
+        if self.field(inode, inode::MODE)? as u32 & (SETUID | SETGID) == 0 {
+            return Ok(());
+        }
+        let lane = self.lane()?;
+        self.lock_inode(&lane, inode)?;
+        self.drop_set_ids(inode)
     }
 
     /// Space of the region. Counts every owner word.

@@ -128,6 +128,14 @@ impl ChecksumClaim {
     }
 }
 
+/// The word of a hole that is about to be filled: one that claims nothing. The inode is locked.
+pub(crate) fn before_linking(region: &Region, at: u64) -> Result<u64> {
+    if Checksum::decode(region.load(at)?)?.state != State::None {
+        make_stale(region, at)?;
+    }
+    region.load(at)
+}
+
 /// Makes a word stale, whatever it is.
 pub(crate) fn make_stale(region: &Region, at: u64) -> Result<()> {
     loop {

@@ -142,7 +142,7 @@ impl FileSystem {
         let now = process::now() as u64;
         self.set(inode, inode::MODIFIED, now)?;
         self.set(inode, inode::CHANGED, now)?;
-        self.drop_set_ids(inode)?;
+        self.drop_set_ids_unlocked(inode)?;
         loop {
             let word = self.field(inode, inode::SIZE)?;
             if word >> 48 != before >> 48 {
@@ -478,7 +478,8 @@ impl Write<'_, '_> {
             fs.ensure_slot(self.lane, self.inode, filled.extent)?;
         }
         let mut transaction = self.lane.begin();
-        for filled in self.pending[..self.count].iter().flatten() {
+        let mut sums = [None; PENDING];
+        for (filled, sum) in self.pending[..self.count].iter().flatten().zip(&mut sums) {
             let slot = fs.find_slot(self.inode, filled.extent)?.ok_or(DAMAGED)?;
             let target = Target::decode(fs.region().load(slot.map_at)?)?;
             if target != Target::Hole {
@@ -488,11 +489,15 @@ impl Write<'_, '_> {
             }
             fs.link_unit(&mut transaction, &filled.unit, Kind::Data, self.inode)?;
             transaction.set(slot.map_at, Target::Extent(filled.unit.at).encode())?;
-            let sum = Checksum { state: State::Running, valid: EXTENT as u32, crc: filled.crc, end_to_end: false };
-            transaction.set(slot.checksum_at, sum.encode())?;
+            *sum = Some((slot.checksum_at, checksum::before_linking(fs.region(), slot.checksum_at)?, filled.crc));
             fs.add_blocks(&mut transaction, self.inode, (EXTENT / 512) as i64)?;
         }
         transaction.commit(MustFence::nothing())?;
+        // No part of the transaction: from the commit on, writers without a lock may change the word.
+        for (at, before, crc) in sums.into_iter().flatten() {
+            let sum = Checksum { state: State::Running, valid: EXTENT as u32, crc, end_to_end: false };
+            fs.region().commit_exchange(at, before, sum.encode(), MustFence::nothing())?;
+        }
         self.count = 0;
         Ok(())
     }

@@ -238,7 +238,8 @@ impl FileSystem {
         if is_directory {
             transaction.set(inode.at() + inode::DEVICE, dir.to_word())?;
         }
-        transaction.set(inode.at() + inode::CHANGED, process::now() as u64)
+        // No part of the transaction: writers of the file set it without a lock.
+        self.set(inode, inode::CHANGED, process::now() as u64)
     }
 
     fn replace(&self, lane: &Lane<'_>, step: &Move<'_>, found: Found, existing: Found) -> Result<()> {

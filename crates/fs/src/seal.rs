@@ -133,7 +133,7 @@ impl FileSystem {
         let mut transaction = lane.begin();
         transaction.set(inode.at() + inode::VERSION, raised)?;
         transaction.set(inode.at() + inode::MODE, mode & !SEALED)?;
-        transaction.set(inode.at() + inode::CHANGED, process::now() as u64)?;
+        self.set(inode, inode::CHANGED, process::now() as u64)?;
         transaction.commit(MustFence::nothing())
     }
 

@@ -40,7 +40,7 @@ impl FileSystem {
         self.permit(who, inode, WRITE)?;
         // Nothing to change, nor anything reserved to give back: then no time changes either.
         if length == size_of(self.field(inode, inode::SIZE)?) && self.field(inode, inode::BLOCKS)? == 0 {
-            return self.drop_set_ids(inode);
+            return self.drop_set_ids_unlocked(inode);
         }
         self.resize(inode, length)
     }
