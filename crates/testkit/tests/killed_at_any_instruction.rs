@@ -24,7 +24,7 @@ fn stepper() {
     let marks = Marks::new();
     let mut random = Random::new(seed(5));
     let wanted = std::env::var("LIFEBOAT_STEPS").unwrap_or_default();
-    for operation in OPERATIONS.iter().filter(|operation| wanted.is_empty() || operation.name == wanted) {
+    for operation in OPERATIONS.iter().filter(|operation| wanted.is_empty() || operation.name.contains(&wanted)) {
         let stage = Stage::new(operation, marks);
         let mut outcome = Outcome::default();
         let stepped = full() || STEPPED.contains(&operation.name);
@@ -33,8 +33,12 @@ fn stepper() {
         let recoveries = if full() { (usize::MAX >> 1, usize::MAX >> 1) } else { (5, 6) };
         let done = stage.snapshots(pace, full(), recoveries, &mut outcome);
         let middle = started.elapsed();
-        let killed =
-            stage.kills(if full() { 1000 } else { 6 }, if full() { 200 } else { 2 }, &mut random, &mut outcome);
+        let killed = stage.kills(
+            std::env::var("LIFEBOAT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(if full() { 1000 } else { 6 }),
+            if full() { 200 } else { 2 },
+            &mut random,
+            &mut outcome,
+        );
         report(&format!(
             "{}: {} instructions, {} stores, {} states, {} states of recoveries, {} kills, longest stall {:?}; {:?}, {:?}",
             operation.name,

@@ -320,6 +320,30 @@ fn locked(scene: &Scene<'_>, path: &str) -> Answer<Ready> {
     Ok(ready)
 }
 
+/// The victim changes the names or attributes of a file, while the peer writes to it, without a lock.
+macro_rules! beside_a_writer {
+    ($name:literal, $paths:expr, $act:expr) => {
+        Operation {
+            name: $name,
+            rule: Rule::AllOrNothing,
+            ready: |scene| match scene.actor {
+                Actor::Victim => Ok(Ready::default()),
+                Actor::Peer => open_any(scene, $paths),
+            },
+            act: Act::Calls(|scene, ready| match scene.actor {
+                Actor::Victim => $act(scene),
+                Actor::Peer => scene.volume.write(ready.file()?, &ready.data, Some(10)).map(drop),
+            }),
+        }
+    };
+}
+
+/// The first of these files that is there; if none is, one that always is.
+fn open_any(scene: &Scene<'_>, paths: &[&str]) -> Answer<Ready> {
+    let found = paths.iter().find(|path| scene.find(path).is_ok());
+    opened(scene, found.unwrap_or(&"data"), libc::O_WRONLY, 60)
+}
+
 /// All operations, in the order of the table.
 pub const OPERATIONS: &[Operation] = &[
     names!("create", |scene: &Scene<'_>| scene.open(&scene.name("d/new"), CREATE).map(drop)),
@@ -375,6 +399,28 @@ pub const OPERATIONS: &[Operation] = &[
         scene.volume.symlink(&[b'x'; 300], None, scene.name("d/far").as_bytes())
     }),
     names!("chmod", |scene: &Scene<'_>| scene.volume.chmod(None, scene.name("d/old").as_bytes(), 0o600)),
+    Operation {
+        name: "write a whole extent, peer writes into it",
+        rule: Rule::AnyMixture,
+        ready: |scene| opened(scene, "empty", libc::O_WRONLY, scene.actor.pick(65_536, 60)),
+        act: Act::Calls(|scene, ready| {
+            let at = scene.actor.pick(0, 1_000);
+            scene.volume.write(ready.file()?, &ready.data, Some(at)).map(drop)
+        }),
+    },
+    beside_a_writer!("chmod, peer writes", &["d/old-v"], |scene: &Scene<'_>| {
+        scene.volume.chmod(None, b"d/old-v", 0o600)
+    }),
+    beside_a_writer!("rename, peer writes", &["d/old-v", "e/moved-v"], |scene: &Scene<'_>| {
+        rename(scene, "d/old", "e/moved", 0)
+    }),
+    beside_a_writer!("replace, peer writes", &["e/target-v"], |scene: &Scene<'_>| rename(
+        scene, "d/old", "e/target", 0
+    )),
+    beside_a_writer!("unlink, peer writes", &["d/gone-v"], |scene: &Scene<'_>| scene.volume.unlink(None, b"d/gone-v")),
+    beside_a_writer!("link, peer writes", &["d/kept"], |scene: &Scene<'_>| {
+        scene.volume.link(None, b"d/kept", b"e/again-v", false)
+    }),
     open_file!("flock", |scene| opened(scene, &scene.name("d/old"), libc::O_RDWR, 0), |scene, ready| {
         lock(scene, ready.file()?, LockClass::Whole, 0, LOCK_TO_END)
     }),
