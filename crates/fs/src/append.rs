@@ -107,7 +107,7 @@ impl FileSystem {
 
     /// Copies staged bytes to the end of the file, short when space ends.
     fn place_at_end(&self, lane: &Lane<'_>, inode: InodeId, length: u64, staged: &Staged<'_>) -> Result<(u64, u64)> {
-        lane.announce(inode.to_word(), 0, 0)?;
+        lane.announce_waiting(inode.to_word())?;
         self.validate(inode)?;
         self.lock_announced(lane, inode)?;
         let result = self.place_locked(lane, inode, length, staged);

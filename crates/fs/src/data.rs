@@ -72,15 +72,31 @@ impl FileSystem {
             return Err(Errno::FBIG);
         }
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
-        let from = source.clone();
-        for _ in 0..CUTS_TO_OUTLIVE {
+        let mut from = source.clone();
+        let mut at = offset;
+        let mut swept = false;
+        let mut cuts = 0;
+        loop {
             *source = from.clone();
-            if let Some(count) = self.write_once(inode, source, offset, end, AfterCut::Again)? {
-                return Ok(count);
+            let after_cut = if cuts < CUTS_TO_OUTLIVE { AfterCut::Again } else { AfterCut::GiveUp };
+            match self.write_once(inode, source, at, end, after_cut) {
+                Ok(None) => (cuts, swept) = (cuts + 1, false),
+                // What was cut off this very file is in limbo while a write of it is announced, so the sweep comes between.
+                Ok(Some(count)) if at + count < end && !swept => {
+                    from.take(count as usize, |_, _, _, _| Ok(()))?;
+                    at += count;
+                    swept = true;
+                    self.sweep()?;
+                }
+                Err(Errno::NOSPC) if !swept => {
+                    swept = true;
+                    self.sweep()?;
+                }
+                Ok(Some(count)) => return Ok(at + count - offset),
+                Err(_) if at > offset => return Ok(at - offset),
+                Err(error) => return Err(error),
             }
         }
-        *source = from;
-        Ok(self.write_once(inode, source, offset, end, AfterCut::GiveUp)?.unwrap_or(length))
     }
 
     /// `None` when the file was cut meanwhile and the write has to be done again.
@@ -121,7 +137,12 @@ impl FileSystem {
         if outcome == Err(Errno::STALE) {
             // A place was cut off or punched out under the write.
             self.validate(inode)?;
-            return if after_cut == AfterCut::Again { Ok(None) } else { Err(Errno::AGAIN) };
+            return match after_cut {
+                AfterCut::Again => Ok(None),
+                // All of it came before the cut.
+                AfterCut::GiveUp if self.field(inode, inode::SIZE)? >> 48 != before >> 48 => Ok(Some(end - offset)),
+                AfterCut::GiveUp => Err(Errno::AGAIN),
+            };
         }
         if at == offset {
             return outcome.map(|()| Some(0));

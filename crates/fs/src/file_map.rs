@@ -8,7 +8,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target, span};
 use crate::{Errno, Result};
-use lifeboat_region::lane::{Lane, is_announced};
+use lifeboat_region::lane::{Announced, Lane, announced};
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
 use lifeboat_region::space::{self, Class, Unit};
@@ -146,7 +146,7 @@ impl FileSystem {
         transaction.set(inode.at() + inode::ROOT, Target::Extents(node.at).encode())?;
         transaction.commit(MustFence::nothing())?;
         // A writer that looked before may still believe in the old checksum word.
-        if checksum != 0 && is_announced(region, inode.to_word(), Some(lane.index()))? {
+        if checksum != 0 && announced(region, inode.to_word(), Some(lane.index()))? != Announced::Nothing {
             checksum::make_stale(region, node.at + 8)?;
         }
         Ok(())

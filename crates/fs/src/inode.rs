@@ -143,7 +143,7 @@ impl FileSystem {
 
     /// Locks an inode that may vanish at any moment: announced first, so that its cell cannot be reused while we wait.
     pub(crate) fn lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        lane.announce(inode.to_word(), 0, 0)?;
+        lane.announce_waiting(inode.to_word())?;
         let result = self.validate(inode).and_then(|()| {
             lane.lock(inode.at() + LOCK, self)?;
             self.validate(inode).inspect_err(|_| {
@@ -156,7 +156,7 @@ impl FileSystem {
 
     /// As [`FileSystem::lock_inode`], without waiting: false when somebody has it locked.
     pub(crate) fn try_lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<bool> {
-        lane.announce(inode.to_word(), 0, 0)?;
+        lane.announce_waiting(inode.to_word())?;
         let result = self.validate(inode).and_then(|()| {
             let won = lane.try_lock(inode.at() + LOCK)?;
             self.validate(inode).map(|()| won).inspect_err(|_| {

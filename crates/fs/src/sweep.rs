@@ -6,7 +6,7 @@ use crate::truncate::{TASK_RELEASE, TASK_TRIM};
 use crate::{Errno, Result};
 use lifeboat_region::MustFence;
 use lifeboat_region::image::Image;
-use lifeboat_region::lane::{Lane, Task, is_announced_number};
+use lifeboat_region::lane::{Announced, Lane, Task, announced_number};
 use lifeboat_region::layout::{CELL, SWEEP_LOCK};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::recovery::{self, Finish};
@@ -114,7 +114,7 @@ impl FileSystem {
                 Err(error) => return Err(error),
             }
         }
-        if is_announced_number(self.region(), number, lane.index())?
+        if may_be_touched(owner.kind, announced_number(self.region(), number, lane.index())?)
             || (owner.mapped && self.is_pinned_number(number)?)
         {
             return Ok(false);
@@ -133,5 +133,14 @@ impl FileSystem {
             return Ok(false);
         }
         self.take_apart(&lane, inode).map(|()| true)
+    }
+}
+
+/// Whether what others announced about an inode keeps a unit that it lost from being reused.
+pub(crate) fn may_be_touched(unit: Kind, announced: Announced) -> bool {
+    match announced {
+        Announced::Nothing => false,
+        Announced::Waiting => unit == Kind::Inode,
+        Announced::Touching => true,
     }
 }

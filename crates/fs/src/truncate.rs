@@ -11,10 +11,11 @@ use crate::file_map::BLOCKS_PER_EXTENT;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::{EXTENTS_PER_NODE, INDEX_WORDS, Target, span};
+use crate::sweep::may_be_touched;
 use crate::types::Caller;
 use crate::walk::WRITE;
 use crate::{Errno, Result};
-use lifeboat_region::lane::{Lane, Transaction, is_announced};
+use lifeboat_region::lane::{Lane, Transaction, announced};
 use lifeboat_region::layout::{BLOCK, EXTENT};
 use lifeboat_region::owner::{Owner, State as OwnerState};
 use lifeboat_region::space::{self, Class};
@@ -96,14 +97,18 @@ impl FileSystem {
 
     /// Frees units in limbo unless a writer in flight or a mapping may still touch them: then a later sweep does.
     pub(crate) fn settle(&self, lane: &Lane<'_>, inode: InodeId, owners: &[u64]) -> Result<()> {
-        if owners.is_empty() || is_announced(self.region(), inode.to_word(), Some(lane.index()))? {
+        if owners.is_empty() {
             return Ok(());
         }
+        let announced = announced(self.region(), inode.to_word(), Some(lane.index()))?;
         // Asked once, and only when a unit may be mapped: proving that a process is gone costs system calls.
         let mut pinned = None;
         for &at in owners {
             let word = self.region().load(at)?;
             let owner = Owner::decode(word).ok_or(DAMAGED)?;
+            if may_be_touched(owner.kind, announced) {
+                continue;
+            }
             if owner.mapped && pinned.is_none() {
                 pinned = Some(self.is_pinned_by_the_living(inode)?);
             }

@@ -141,6 +141,11 @@ impl<'r> Lane<'r> {
         Ok(())
     }
 
+    /// Announces that this operation waits for the lock of `inode` and touches nothing else of it.
+    pub fn announce_waiting(&self, inode: u64) -> Result<()> {
+        self.announce(inode, ONLY_WAITS.0, ONLY_WAITS.1)
+    }
+
     /// Index of this lane.
     pub fn index(&self) -> u32 {
         self.index
@@ -232,17 +237,46 @@ fn raise_high_water(region: &Region, index: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether some operation, other than the one in lane `except`, announced that it touches `inode` without its lock.
-/// Call after unlinking what must not be reused: either the other sees it unlinked, or this sees the other.
-pub fn is_announced(region: &Region, inode: u64, except: Option<u32>) -> Result<bool> {
+/// What other operations have announced about an inode.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Announced {
+    /// Nothing.
+    Nothing,
+    /// Somebody waits for its lock: its cell must stay what it is.
+    Waiting,
+    /// Somebody may touch what belongs to it without its lock.
+    Touching,
+}
+
+/// A range that ends before it starts: nothing is touched.
+const ONLY_WAITS: (u64, u64) = (1, 0);
+
+/// What operations, other than the one in lane `except`, have announced about `inode`. Call after unlinking what must not
+/// be reused: either the other sees it unlinked, or this sees the other.
+pub fn announced(region: &Region, inode: u64, except: Option<u32>) -> Result<Announced> {
+    most_announced(region, except, |hazard| hazard == inode)
+}
+
+/// As [`announced`], for whatever inode has or had this number (the low 40 bits of an inode id).
+pub fn announced_number(region: &Region, number: u64, except: u32) -> Result<Announced> {
+    most_announced(region, Some(except), |hazard| hazard != 0 && hazard & ((1 << 40) - 1) == number)
+}
+
+fn most_announced(region: &Region, except: Option<u32>, is_meant: impl Fn(u64) -> bool) -> Result<Announced> {
     core::sync::atomic::fence(Ordering::SeqCst);
     let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
-    for index in 0..claimed as u32 {
-        if Some(index) != except && region.word(region.lane_at(index)? + HAZARD)?.load(Ordering::SeqCst) == inode {
-            return Ok(true);
+    let mut most = Announced::Nothing;
+    for index in (0..claimed as u32).filter(|&index| Some(index) != except) {
+        let at = region.lane_at(index)?;
+        if !is_meant(region.word(at + HAZARD)?.load(Ordering::SeqCst)) {
+            continue;
         }
+        if (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?) != ONLY_WAITS {
+            return Ok(Announced::Touching);
+        }
+        most = Announced::Waiting;
     }
-    Ok(false)
+    Ok(most)
 }
 
 /// Calls `each` with start and end of every range that an operation of a living process announced in `inode`, but for
@@ -269,19 +303,6 @@ pub fn each_announced_range(
         }
     }
     Ok(())
-}
-
-/// As [`is_announced`], for whatever inode has or had this number (the low 40 bits of an inode id).
-pub fn is_announced_number(region: &Region, number: u64, except: u32) -> Result<bool> {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
-    for index in (0..claimed as u32).filter(|&index| index != except) {
-        let hazard = region.word(region.lane_at(index)? + HAZARD)?.load(Ordering::SeqCst);
-        if hazard != 0 && hazard & ((1 << 40) - 1) == number {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Whether the operation that had lane `index` in `generation` still has it.

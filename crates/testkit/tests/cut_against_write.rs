@@ -46,7 +46,13 @@ fn race(at: u64, length: usize) -> (u64, u64) {
         let end = Instant::now() + Duration::from_millis(700);
         while Instant::now() < end {
             let data = bytes(round, length);
-            assert_eq!(make.write(file, &data, Some(at)), Ok(length));
+            let wrote = make.write(file, &data, Some(at));
+            if wrote != Ok(length) {
+                let usage = files.usage();
+                let swept = files.sweep();
+                let again = make.write(file, &data, Some(at));
+                panic!("round {round}: {wrote:?}, {usage:?}; swept {swept:?}, again {again:?}");
+            }
             let back = make.read(file, length, Some(at)).expect("read");
             if back.len() == length && back != data {
                 let wrong = back.iter().zip(&data).position(|(have, want)| have != want);
