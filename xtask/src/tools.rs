@@ -52,6 +52,7 @@ const TOOLS: &[Tool] = &[
     tool("xz", "xz-utils", "unpacks it", &[Purpose::Full]),
     tool("fio", "fio", "writes and verifies below the mount", &[Purpose::Full]),
     tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
+    tool("/usr/lib/python3/dist-packages/lmdb", "python3-lmdb", "maps databases below the mount", &[Purpose::Full]),
     tool("rsync", "rsync", "copies trees below the mount", &[Purpose::Test]),
     tool("h5repack", "hdf5-tools", "reads and writes HDF5 files below the mount", &[Purpose::Full]),
     tool(

@@ -127,6 +127,16 @@ fn two_writers_of_a_database_lose_nothing_in_any_journal_mode() {
 
 #[test]
 #[ignore = "takes long; `cargo xtask test --full`"]
+fn a_database_that_maps_more_than_there_is_memory_finds_what_it_wrote() {
+    let has_lmdb = Command::new("/usr/bin/python3").args(["-c", "import lmdb"]).output();
+    if !has_lmdb.is_ok_and(|output| output.status.success()) {
+        return skipped("LMDB", "no python3-lmdb is installed");
+    }
+    same("lmdb", &[], include_str!("../programs/debian/lmdb.sh"));
+}
+
+#[test]
+#[ignore = "takes long; `cargo xtask test --full`"]
 fn a_repository_is_cloned_changed_and_collected_as_on_tmpfs() {
     same("git", &["git"], include_str!("../programs/debian/git.sh"));
 }
