@@ -318,6 +318,11 @@ impl FileSystem {
         }
     }
 
+    /// Whether this process ever asked for a lock of its own on a file.
+    pub fn has_process_locks(&self) -> bool {
+        self.process_locks.load(Ordering::Relaxed)
+    }
+
     /// This process closes a descriptor of the inode: all locks that it has there as a process go.
     pub fn release_process_locks(&self, inode: InodeId) -> Result<()> {
         if !self.process_locks.load(Ordering::Relaxed) || !self.has_file_locks(inode)? {

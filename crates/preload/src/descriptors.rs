@@ -120,6 +120,8 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
     end_process_locks(file_system, entry);
     match entry {
         entry if !entry.shared => {
+            // SAFETY: a descriptor of ours that is open until it is closed below.
+            tags::tell_of_strays(unsafe { BorrowedFd::borrow_raw(descriptor) }, entry.file);
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
             let closed = file_system.close(entry.file);
             close_in_kernel(descriptor)?;
@@ -136,6 +138,9 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
 
 /// Closing any descriptor of a file, but one with `O_PATH`, ends all locks that the process has on it as a process.
 fn end_process_locks(file_system: &FileSystem, entry: Entry) {
+    if !file_system.has_process_locks() {
+        return;
+    }
     let is_path = |flags: i32| flags & libc::O_PATH != 0;
     if let (Ok(inode), Ok(false)) = (file_system.inode_of(entry.file), file_system.flags_of(entry.file).map(is_path)) {
         // What a damaged region refuses here is found when it is in somebody's way.

@@ -3,21 +3,26 @@
 //! Every open file description of a tag holds a shared `flock`. The kernel drops it with the last descriptor in any
 //! process, however that goes: so whether an open file is still in use is a question to the kernel.
 
-use crate::descriptors;
-use core::sync::atomic::{AtomicI32, Ordering};
+use crate::{descriptors, message};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Result};
 use lifeboat_region::Region;
-use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
+/// Whether a write past the library into a placeholder can succeed.
+static HAS_ROOM: AtomicBool = AtomicBool::new(true);
 
 /// Name of the folder below the region's.
 pub const FOLDER_NAME: &[u8] = b"tags";
 
 /// Takes the folder of tags from the region, which keeps it open.
 pub fn use_folder(region: &Region) -> Result<()> {
-    FOLDER.store(region.tags().ok_or(Errno::NOENT)?.as_raw_fd(), Ordering::Release);
+    let folder = region.tags().ok_or(Errno::NOENT)?;
+    let full = rustix::fs::fstatfs(folder).is_ok_and(|about| about.f_blocks != 0 && about.f_bfree == 0);
+    HAS_ROOM.store(!full, Ordering::Relaxed);
+    FOLDER.store(folder.as_raw_fd(), Ordering::Release);
     Ok(())
 }
 
@@ -90,11 +95,32 @@ fn take(file: OpenFile) -> Option<Option<OwnedFd>> {
 pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, inode: Result<InodeId>) {
     if let Some(taken) = take(file) {
         // Still holding the tag: nobody can come to hold it, or to find it free, before the close is done.
+        if let Some(tag) = &taken {
+            tell_of_strays(tag, file);
+        }
         if inode.is_ok() && file_system.inode_of(file) == inode {
             let _ = file_system.close(file);
         }
         drop(taken);
     }
+}
+
+/// To be called before the last descriptor is closed. A placeholder is empty for ever, unless somebody wrote past the
+/// library: says so, and empties it for its next use.
+pub fn tell_of_strays(tag: impl AsFd, file: OpenFile) {
+    if !HAS_ROOM.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some(strays) = rustix::fs::fstat(tag).ok().map(|stat| stat.st_size).filter(|&size| size > 0) else { return };
+    message::say(format_args!(
+        "up to {strays} bytes were written into an open file of {} past the library and are lost: a program makes system calls \
+         of its own; 'lifeboat exec --trap-raw' serves them and says who makes them",
+        message::Shown(crate::environment::mount())
+    ));
+    let mut name = [0; 64];
+    let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
+    let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let _ = rustix::fs::openat(folder(), &name[..length], empty, Mode::empty());
 }
 
 /// The open file behind a path that the kernel shows for a descriptor, if it is a tag of this region.
