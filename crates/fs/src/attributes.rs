@@ -22,6 +22,8 @@ impl FileSystem {
         let mode = self.field(inode, inode::MODE)?;
         let ids = self.field(inode, inode::IDS)?;
         let kind = mode as u32 & inode::TYPE_MASK;
+        // What a socket has is its address, not contents.
+        let contents = |value: u64| if kind == inode::SOCKET { 0 } else { value };
         let stat = Stat {
             number: inode.number(),
             mode: mode as u32,
@@ -29,8 +31,8 @@ impl FileSystem {
             uid: ids as u32,
             gid: (ids >> 32) as u32,
             device: if kind == inode::DIRECTORY { 0 } else { self.field(inode, inode::DEVICE)? },
-            size: inode::size_of(self.field(inode, inode::SIZE)?),
-            blocks: self.field(inode, inode::BLOCKS)?,
+            size: contents(inode::size_of(self.field(inode, inode::SIZE)?)),
+            blocks: contents(self.field(inode, inode::BLOCKS)?),
             accessed: self.field(inode, inode::ACCESSED)? as i64,
             modified: self.field(inode, inode::MODIFIED)? as i64,
             changed: self.field(inode, inode::CHANGED)? as i64,

@@ -251,7 +251,7 @@ impl Walk<'_> {
                     self.find(Finding::Names(inode.number(), says, names));
                 }
             }
-            inode::REGULAR | inode::LINK => {
+            inode::REGULAR | inode::LINK | inode::SOCKET => {
                 let mut blocks = 0;
                 self.checksum(inode, inode.at() + inode::ROOT_CHECKSUM)?;
                 self.file_word(inode, root_at, HEIGHT_LARGEST + 1, &mut blocks)?;

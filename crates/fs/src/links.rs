@@ -1,8 +1,11 @@
-//! Targets of symbolic links: in the inode's own cell when short, in a block otherwise.
+//! Texts that belong to an inode, in its own cell when short, in a block otherwise: targets of symbolic links, and the
+//! addresses that sockets were bound to.
 
 use crate::file_system::FileSystem;
 use crate::inode::{self, INLINE, INLINE_LONGEST, InodeId};
 use crate::map_word::Target;
+use crate::namespace::NewInode;
+use crate::types::Caller;
 use crate::{Errno, Result};
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::BLOCK;
@@ -32,10 +35,26 @@ impl FileSystem {
         region.write_bytes(block.at, target)
     }
 
+    /// Makes the name of a socket. `address` is what the program called it, which whoever asks for the socket's name is told.
+    pub fn make_socket(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], mode: u32, address: &[u8]) -> Result<()> {
+        let new = NewInode { mode: inode::SOCKET | mode & 0o7777, device: 0, links: 1, flags: 0 };
+        self.create(who, dir, path, &new, |lane, transaction, id| self.store_target(lane, transaction, id, address))
+    }
+
+    /// Copies the address that a socket was bound to into `out`; its length, cut to what fits. Nothing is known of sockets
+    /// that the kernel's mount made. `INVAL` when it is no socket.
+    pub fn socket_address(&self, socket: InodeId, out: &mut [u8]) -> Result<usize> {
+        self.text(socket, inode::SOCKET, out)
+    }
+
     /// Copies the target of a symbolic link into `out`; its length, cut to what fits. `INVAL` when it is no link.
     pub fn readlink(&self, link: InodeId, out: &mut [u8]) -> Result<usize> {
+        self.text(link, inode::LINK, out)
+    }
+
+    fn text(&self, link: InodeId, kind: u32, out: &mut [u8]) -> Result<usize> {
         self.validate(link).map_err(|_| Errno::NOENT)?;
-        if self.mode(link)? & inode::TYPE_MASK != inode::LINK {
+        if self.mode(link)? & inode::TYPE_MASK != kind {
             return Err(Errno::INVAL);
         }
         let length = inode::size_of(self.field(link, inode::SIZE)?) as usize;

@@ -154,7 +154,7 @@ impl FileSystem {
     }
 
     /// As [`FileSystem::create_at`] for a path; makes room and tries again when the region is full.
-    fn create(
+    pub(crate) fn create(
         &self,
         who: &Caller<'_>,
         dir: InodeId,

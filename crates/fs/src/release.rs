@@ -35,7 +35,7 @@ impl FileSystem {
         match mode & inode::TYPE_MASK {
             inode::REGULAR => pruner.cut(0)?,
             inode::DIRECTORY => self.prune_directory(&mut pruner, inode.at() + inode::ROOT, 0)?,
-            inode::LINK => {
+            inode::LINK | inode::SOCKET => {
                 if let Target::Block(at) = Target::decode(self.field(inode, inode::ROOT)?)? {
                     pruner.unlink(Class::Block, at, inode.at() + inode::ROOT, (BLOCK / 512) as i64)?;
                 }

@@ -422,6 +422,7 @@ fn compiled_and_interpreted_programs_behave_as_on_tmpfs() {
         ("gcc", "fortify.c", &["-O0", "-D_FILE_OFFSET_BITS=64"][..]),
         ("gcc", "raw.c", &["-O1", "-w"][..]),
         ("gcc", "queues.c", &["-O1", "-w"][..]),
+        ("gcc", "sockets.c", &["-O1", "-w"][..]),
         ("g++", "streams.cpp", &["-std=c++17", "-O2", "-D_FORTIFY_SOURCE=2"][..]),
         ("gfortran", "records.f90", &["-O2"][..]),
     ] {

@@ -1,6 +1,6 @@
 //! The life of descriptors: close, duplicate, ask and set.
 
-use super::locks;
+use super::{locks, socket_names};
 use crate::answer::{fail, give};
 use crate::{call, descriptors, environment, state, user};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
@@ -9,6 +9,9 @@ use lifeboat_fs::{Errno, OpenFile};
 /// `fcntl` commands that concern the descriptor or the kernel's own bookkeeping, which the placeholder has like any
 /// other: F_GETFD, F_SETFD, F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX.
 const KERNEL_COMMANDS: [c_int; 8] = [1, 2, 8, 9, 10, 11, 15, 16];
+
+/// Messages of one `recvmmsg` whose senders are shown by their names in the mount.
+const NAMED_MESSAGES: usize = 64;
 
 /// Shown by `F_GETFL` for every file that was opened on a 64-bit kernel.
 const LARGE_FILE: c_int = 0o100_000;
@@ -248,9 +251,18 @@ hooks! {
         flags: c_int,
         patience: *mut libc::timespec,
     ) -> c_int {
+        // What room each sender's address has is known only before.
+        let mut rooms = [0; NAMED_MESSAGES];
+        for (index, room) in rooms.iter_mut().enumerate().take(count as usize) {
+            *room = socket_names::room_for_sender(messages.wrapping_add(index).cast());
+        }
         let answer = next(socket, messages, count, flags, patience);
         if answer > 0 && state::configured() {
-            (0..answer as usize).for_each(|index| adopt_received(messages.wrapping_add(index).cast()));
+            for index in 0..answer as usize {
+                let message = messages.wrapping_add(index).cast::<libc::msghdr>();
+                adopt_received(message);
+                socket_names::name_sender(message, rooms.get(index).copied().unwrap_or(0));
+            }
         }
         answer
     }
@@ -264,9 +276,11 @@ hooks! {
     }
 
     fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> libc::ssize_t {
+        let room = socket_names::room_for_sender(message);
         let answer = next(socket, message, flags);
         if answer >= 0 && state::configured() {
             adopt_received(message);
+            socket_names::name_sender(message, room);
         }
         answer
     }

@@ -17,6 +17,7 @@ mod names;
 mod opening;
 mod process;
 pub(crate) mod raw;
+mod socket_names;
 mod sockets;
 mod space;
 mod stat;

@@ -5,8 +5,8 @@
 //! words, of which the last ones are whatever was there when fewer are passed.
 
 use super::{
-    attributes, copying, data, descriptor, directories, execution, locks, memory, names, opening, process, sockets,
-    space, stat, whereabouts, xattr,
+    attributes, copying, data, descriptor, directories, execution, locks, memory, names, opening, process,
+    socket_names, sockets, space, stat, whereabouts, xattr,
 };
 use crate::answer::{fail, give};
 use crate::mappings::Wish;
@@ -177,6 +177,10 @@ fn common(number: c_long, words: &Words) -> Option<c_long> {
         libc::SYS_execveat => with!(words, execution::execveat, 0, 1, 2, 3, 4),
         libc::SYS_bind => with!(words, sockets::bind, 0, 1, 2),
         libc::SYS_connect => with!(words, sockets::connect, 0, 1, 2),
+        libc::SYS_getsockname => with!(words, socket_names::getsockname, 0, 1, 2),
+        libc::SYS_getpeername => with!(words, socket_names::getpeername, 0, 1, 2),
+        libc::SYS_accept => with!(words, socket_names::accept, 0, 1, 2),
+        libc::SYS_accept4 => with!(words, socket_names::accept4, 0, 1, 2, 3),
         libc::SYS_sendmsg => with!(words, descriptor::sendmsg, 0, 1, 2),
         libc::SYS_recvmsg => with!(words, descriptor::recvmsg, 0, 1, 2),
         libc::SYS_getxattr => with!(words, xattr::getxattr, 0, 1, 2, 3),

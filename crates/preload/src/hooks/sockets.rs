@@ -15,9 +15,9 @@ const PATH_AT: usize = offset_of!(sockaddr_un, sun_path);
 const MAY_WRITE: u32 = 2;
 
 /// The address of a socket with a name, and its length.
-struct Address {
-    address: sockaddr_un,
-    length: socklen_t,
+pub(super) struct Address {
+    pub(super) address: sockaddr_un,
+    pub(super) length: socklen_t,
 }
 
 impl Address {
@@ -27,7 +27,7 @@ impl Address {
     }
 
     /// Of a path; `None` when that is too long for an address.
-    fn of(path: &[u8]) -> Option<Address> {
+    pub(super) fn of(path: &[u8]) -> Option<Address> {
         let mut made = Address::empty();
         made.address.sun_family = libc::AF_UNIX as libc::sa_family_t;
         let place = made.address.sun_path.get_mut(..path.len() + 1)?;
@@ -44,7 +44,7 @@ impl Address {
 }
 
 /// The path in an address, with a NUL; `None` when it has none, which is most often the case.
-fn path_in(address: *const sockaddr, length: socklen_t) -> Option<[c_char; 110]> {
+pub(super) fn path_in(address: *const sockaddr, length: socklen_t) -> Option<[c_char; 110]> {
     if !state::configured() || address.is_null() || length as usize <= PATH_AT {
         return None;
     }
@@ -78,9 +78,10 @@ fn bind_node(
     who: &Caller<'_>,
     start: InodeId,
     name: &[u8],
+    address: &[u8],
     bind: impl Fn(&Address) -> c_int,
 ) -> Result<c_int> {
-    file_system.mknod(who, start, name, libc::S_IFSOCK | 0o777, 0).map_err(|error| match error {
+    file_system.make_socket(who, start, name, 0o777, address).map_err(|error| match error {
         Errno::EXIST => Errno::ADDRINUSE,
         error => error,
     })?;
@@ -191,7 +192,11 @@ hooks! {
                 None => fail(Errno::NAMETOOLONG),
             },
             |file_system, who, start, name| {
-                bind_node(file_system, who, start, name, |address| next(socket, address.pointer(), address.length))
+                // SAFETY: `path_in` has two bytes more than an address, so a NUL ends it.
+                let shown = unsafe { core::ffi::CStr::from_ptr(named) }.to_bytes();
+                bind_node(file_system, who, start, name, shown, |address| {
+                    next(socket, address.pointer(), address.length)
+                })
             },
         )
     }
