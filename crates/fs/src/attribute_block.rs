@@ -377,8 +377,9 @@ impl FileSystem {
         let mut unlinked = [0; UNITS];
         let count = self.unlink_attributes(&mut transaction, before, &mut unlinked)?;
         // Last, so that a reader without a lock who finds the new block finds its units linked.
-        transaction.set(inode.at() + inode::CHANGED, lifeboat_region::process::now() as u64)?;
         transaction.set(inode.at() + inode::ATTRIBUTES, new.map_or(0, NewBlock::word))?;
+        // No part of the transaction: writers of the file set it without a lock.
+        self.set(inode, inode::CHANGED, lifeboat_region::process::now() as u64)?;
         transaction.commit(MustFence::nothing())?;
         lane.withdraw()?;
         self.unlock_inode(lane, inode)?;
