@@ -8,6 +8,7 @@
 mod attributes;
 mod callers;
 mod change;
+mod deadlock;
 mod device;
 mod error;
 mod extended;

@@ -6,8 +6,10 @@
 //! the owner locked is gone.
 //!
 //! Whoever must wait does so in a thread of its own. The kernel does not tell of signals, so that thread looks whether
-//! the waiting process has one to act on.
+//! the waiting process has one to act on. Rings of waiting owners are found here; an intercepted program in one is not
+//! seen.
 
+use crate::deadlock::Waits;
 use crate::service::{CHECKED_ROOT, Service, errno};
 use fuser::{ReplyEmpty, ReplyLock};
 use lifeboat_fs::{Errno, FileSystem, InodeId, LockClass, LockRequest, OpenFile, Result};
@@ -38,6 +40,7 @@ struct Owner {
 pub(crate) struct Locks {
     owners: Mutex<HashMap<(InodeId, u64), Owner>>,
     waiters: AtomicUsize,
+    waits: Waits,
 }
 
 /// What is asked for.
@@ -102,14 +105,38 @@ impl Locks {
         gone.into_iter().try_for_each(|file| files.close(file))
     }
 
-    /// Who of the others here holds a lock of exactly this range.
-    fn holder(&self, files: &FileSystem, asked: &Asked, request: &LockRequest) -> Option<u32> {
+    /// Who of the others here holds a lock of exactly this range: the kernel's number, and the process.
+    fn holder(&self, files: &FileSystem, asked: &Asked, request: &LockRequest) -> Option<(u64, u32)> {
         let owners = self.owners();
         let mut others = owners.iter().filter(|((inode, owner), _)| *inode == asked.id && *owner != asked.owner);
-        others.find_map(|(_, owner)| {
+        others.find_map(|((_, number), owner)| {
             let held = files.find_own_lock(owner.file, request).ok()??;
-            ((held.start, held.end) == (request.start, request.end)).then_some(owner.pid)
+            ((held.start, held.end) == (request.start, request.end)).then_some((*number, owner.pid))
         })
+    }
+
+    /// Whose lock is in the way of what was asked, if that is somebody here.
+    fn blocker(&self, files: &FileSystem, asked: &Asked) -> Option<u64> {
+        let file = self.owners().get(&(asked.id, asked.owner))?.file;
+        let held = files.find_file_lock(file, &asked.request()).ok()??;
+        let exact = LockRequest { start: held.start, end: held.end, ..asked.request() };
+        self.holder(files, asked, &exact).map(|(owner, _)| owner)
+    }
+
+    /// Waits until the owner has the lock. `DEADLK` when whom it waits for waits for it.
+    fn wait(&self, files: &FileSystem, file: OpenFile, asked: &Asked) -> Result<()> {
+        let mut wish = files.wish_for_lock(file, &asked.request())?;
+        let noted = self.waits.of(asked.owner);
+        while !wish.attempt(true)? {
+            if is_called_away(asked.pid) {
+                return Err(Errno::INTR);
+            }
+            if !noted.may_wait(asked, &|asked| self.blocker(files, asked)) {
+                return Err(Errno::DEADLK);
+            }
+            wish.sleep()?;
+        }
+        Ok(())
     }
 }
 
@@ -122,7 +149,7 @@ impl Service {
             Ok(Some(held)) => {
                 let exact = LockRequest { start: held.start, end: held.end, ..asked.request() };
                 let other = u32::try_from(held.pid).unwrap_or(0);
-                let pid = self.locks.holder(&self.files, asked, &exact).unwrap_or(other);
+                let pid = self.locks.holder(&self.files, asked, &exact).map_or(other, |(_, pid)| pid);
                 let kind = if held.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
                 reply.locked(held.start, held.end, kind, pid);
             }
@@ -161,7 +188,7 @@ impl Service {
         }
         let waiter = std::thread::Builder::new().name("waits for a lock".into()).stack_size(WAITER_STACK);
         let started = waiter.spawn(move || {
-            let got = locks.file_of(&files, &asked).and_then(|file| wait(&files, file, &asked));
+            let got = locks.file_of(&files, &asked).and_then(|file| locks.wait(&files, file, &asked));
             locks.waiters.fetch_sub(1, Ordering::SeqCst);
             match got {
                 Ok(()) => reply.ok(),
@@ -173,17 +200,6 @@ impl Service {
             self.locks.waiters.fetch_sub(1, Ordering::SeqCst);
         }
     }
-}
-
-fn wait(files: &FileSystem, file: OpenFile, asked: &Asked) -> Result<()> {
-    let mut wish = files.wish_for_lock(file, &asked.request())?;
-    while !wish.attempt(true)? {
-        if is_called_away(asked.pid) {
-            return Err(Errno::INTR);
-        }
-        wish.sleep()?;
-    }
-    Ok(())
 }
 
 /// Whether the process has a signal to act on, or is gone.

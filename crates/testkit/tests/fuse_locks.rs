@@ -187,3 +187,29 @@ fn whoever_waits_for_a_lock_gets_it_in_the_end_and_can_be_killed_before() {
     let output = limited(python.args(["-c", script]).arg(&path), 20).output().expect("start python");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "in time\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn whoever_closes_a_ring_of_waiting_programs_is_told() {
+    let _nothing_left = NoResidue::begin();
+    if !is_installed("python3") {
+        return;
+    }
+    let Some(mounted) = FuseMounted::new("rings", "64MiB") else { return };
+    let path = mounted.at().join("locked");
+    open(&path);
+    for _ in 0..5 {
+        let mut players: Vec<Player> = (0..3).map(|_| Player::start(outside(), &path)).collect();
+        for (number, player) in players.iter_mut().enumerate() {
+            assert_eq!(player.ask(&format!("lock {number} 1")), "done");
+        }
+        players[0].tell("wait 1 1");
+        players[1].tell("wait 2 1");
+        std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(players[2].ask("wait 0 1"), format!("errno {}", libc::EDEADLK));
+        // The others wait on, and get what they wait for.
+        assert_eq!(players[2].ask("unlock 2 1"), "done");
+        assert_eq!(players[1].answer(), "done");
+        assert_eq!(players[1].ask("unlock 0 0"), "done");
+        assert_eq!(players[0].answer(), "done");
+    }
+}
