@@ -9,7 +9,7 @@ mod op;
 mod pair;
 pub mod scenario;
 mod shrink;
-mod tree;
+pub(crate) mod tree;
 
 pub use generate::{Taste, operations};
 pub use op::{Op, OpenTimes, Path, USERS};

@@ -84,7 +84,7 @@ fn content<V: Volume>(volume: &V, path: &[u8], attributes: &Attributes) -> Answe
 }
 
 /// Those that programs set; security modules set others by themselves.
-fn extended<V: Volume>(volume: &V, path: &[u8]) -> Answer<Extended> {
+pub(crate) fn extended<V: Volume>(volume: &V, path: &[u8]) -> Answer<Extended> {
     let of = Subject::Path(None, path, false);
     let names = match volume.list_attributes(of) {
         Err(libc::EOPNOTSUPP) => return Ok(Vec::new()),

@@ -5,7 +5,7 @@ use super::picture::Rule;
 use super::trace::Marks;
 use crate::random::bytes;
 use crate::scratch::attach;
-use crate::volume::{Answer, RegionVolume, Volume};
+use crate::volume::{Answer, RegionVolume, Subject, Volume};
 use lifeboat_fs::{Caller, FileSystem, InodeId, LOCK_TO_END, LastLink, LockClass, LockRequest, OpenFile, Pin};
 use lifeboat_region::image;
 use std::path::Path;
@@ -344,6 +344,21 @@ fn open_any(scene: &Scene<'_>, paths: &[&str]) -> Answer<Ready> {
     opened(scene, found.unwrap_or(&"data"), libc::O_WRONLY, 60)
 }
 
+const ATTRIBUTE: &[u8] = b"user.attribute";
+
+/// Sets an extended attribute of the file that both share.
+fn set_attribute(scene: &Scene<'_>, path: &str, length: usize) -> Answer<()> {
+    let name = scene.name("user.attribute");
+    let of = Subject::Path(None, path.as_bytes(), false);
+    scene.volume.set_attribute(of, name.as_bytes(), &scene.actor.data(length), 0)
+}
+
+/// With an extended attribute of this length on a file of his own.
+fn attributed(scene: &Scene<'_>, length: usize) -> Answer<Ready> {
+    let of = Subject::Path(None, &scene.name("d/gone").into_bytes(), false);
+    scene.volume.set_attribute(of, ATTRIBUTE, &scene.actor.data(length), 0).map(|()| Ready::default())
+}
+
 /// All operations, in the order of the table.
 pub const OPERATIONS: &[Operation] = &[
     names!("create", |scene: &Scene<'_>| scene.open(&scene.name("d/new"), CREATE).map(drop)),
@@ -397,6 +412,25 @@ pub const OPERATIONS: &[Operation] = &[
     names!("symlink", |scene: &Scene<'_>| scene.volume.symlink(b"../data", None, scene.name("d/to").as_bytes())),
     names!("symlink, long target", |scene: &Scene<'_>| {
         scene.volume.symlink(&[b'x'; 300], None, scene.name("d/far").as_bytes())
+    }),
+    names!("extended attribute", |scene: &Scene<'_>| set_attribute(scene, "d/kept", 100)),
+    names!("extended attribute, long", |scene: &Scene<'_>| set_attribute(scene, "d/kept", 9_000)),
+    open_file!("extended attribute, exchanged", |scene| attributed(scene, 60_000), |scene, _| {
+        let of = Subject::Path(None, &scene.name("d/gone").into_bytes(), false);
+        scene.volume.set_attribute(of, ATTRIBUTE, b"another value", libc::XATTR_REPLACE)
+    }),
+    open_file!("extended attribute, removed", |scene| attributed(scene, 300), |scene, _| {
+        scene.volume.remove_attribute(Subject::Path(None, &scene.name("d/gone").into_bytes(), false), ATTRIBUTE)
+    }),
+    open_file!("extended attribute, unlinked", |scene| attributed(scene, 60_000), |scene, _| {
+        scene.volume.unlink(None, scene.name("d/gone").as_bytes())
+    }),
+    names!("whiteout", |scene: &Scene<'_>| rename(scene, "d/old", "e/moved", libc::RENAME_WHITEOUT)),
+    names!("whiteout over existing", |scene: &Scene<'_>| rename(scene, "d/old", "e/target", libc::RENAME_WHITEOUT)),
+    names!("socket", |scene: &Scene<'_>| {
+        let (name, files) = (scene.name("d/socket"), scene.files());
+        let made = files.make_socket(&caller(), files.root(), name.as_bytes(), 0o777, &[b'a'; 100]);
+        made.map_err(|error| error.raw_os_error())
     }),
     names!("chmod", |scene: &Scene<'_>| scene.volume.chmod(None, scene.name("d/old").as_bytes(), 0o600)),
     Operation {

@@ -1,5 +1,6 @@
 //! What a file system says of itself through its calls, and which pictures a death may leave.
 
+use crate::model::tree::{Extended, extended};
 use crate::volume::{RegionVolume, Volume};
 use lifeboat_fs::{FileSystem, LastLink};
 use std::collections::BTreeMap;
@@ -16,8 +17,10 @@ struct Node {
     sealed: bool,
     /// The first of all names that the same inode has.
     same_as: String,
-    /// Of a file its bytes, of a symbolic link its target.
+    /// Of a file its bytes, of a symbolic link its target, of a socket its address.
     content: Vec<u8>,
+    /// Names and values of extended attributes.
+    extended: Extended,
 }
 
 /// What may be found after a death, given the pictures before and after the operation.
@@ -133,7 +136,12 @@ impl Node {
     fn attributes(&self) -> String {
         let seal = if self.sealed { ", sealed" } else { "" };
         let (user, group) = self.ids;
-        format!("mode {:o}, {} links, {user}:{group}, same as {}{seal}", self.mode, self.links, self.same_as)
+        let text =
+            format!("mode {:o}, {} links, {user}:{group}, same as {}{seal}", self.mode, self.links, self.same_as);
+        self.extended.iter().fold(text, |text, (name, value)| {
+            let sum = lifeboat_region::checksum_slice(0, value);
+            format!("{text}, {} of {} bytes ({sum:08x})", String::from_utf8_lossy(name), value.len())
+        })
     }
 }
 
@@ -166,6 +174,12 @@ fn node(
             volume.close(file).map_err(|error| failed("close", error))?;
             content.map_err(|error| failed("read", error))?
         }
+        libc::S_IFSOCK => {
+            let mut address = vec![0; 108];
+            let length = files.socket_address(inode, &mut address);
+            address.truncate(length.map_err(|error| failed("find the address of", error.raw_os_error()))?);
+            address
+        }
         libc::S_IFLNK => volume.readlink(None, path.as_bytes()).map_err(|error| failed("readlink", error))?,
         _ => Vec::new(),
     };
@@ -176,6 +190,8 @@ fn node(
         sealed,
         same_as: first_names.entry(attributes.number).or_insert_with(|| path.to_string()).clone(),
         content,
+        extended: extended(volume, path.as_bytes())
+            .map_err(|error| failed("read the extended attributes of", error))?,
     })
 }
 
