@@ -62,9 +62,17 @@ pub fn recover_all(region: &Region, finish: &dyn Finish) -> Result<u32> {
     let mut count = 0;
     let mut slots = [0u64; 1024 / 64];
     image::attached(region, |image, _| slots[(image.slot as usize / 64) % 16] |= 1 << (image.slot % 64))?;
-    for slot in 0..region.geometry().images as u32 {
-        if slots[(slot as usize / 64) % 16] & 1 << (slot % 64) != 0 && recover_image(region, slot, finish)? {
-            count += 1;
+    // What waited for a lock of one that was recovered later is done in the second round.
+    for round in 0..2 {
+        let mut done = 0;
+        for slot in 0..region.geometry().images as u32 {
+            if slots[(slot as usize / 64) % 16] & 1 << (slot % 64) != 0 && recover_image(region, slot, finish)? {
+                done += 1;
+            }
+        }
+        count += if round == 0 { done } else { 0 };
+        if done == 0 {
+            break;
         }
     }
     Ok(count)
