@@ -9,6 +9,7 @@ mod processes;
 mod report;
 mod residue;
 mod run;
+mod steps;
 mod suite;
 mod test;
 mod tools;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Options),
     /// Kill real solvers in the middle of a checkpoint and show that nothing is lost
     Demo(demo::Options),
+    /// Kill every operation at its instructions and write the table of it into docs/reliability.md
+    Steps(steps::Options),
     /// Only install what tests and demonstration need
     Setup,
     /// Run a command as another user in a memory cgroup (used by the tests)
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     failure::exit_code(processes::prepare().and_then(|()| match arguments.task {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Steps(options) => steps::run(&options),
         Task::Setup => tools::prepare(&[tools::Purpose::Test, tools::Purpose::Demo]),
         Task::Confined(_) => Ok(()),
     }))

@@ -241,7 +241,13 @@ fn grown(path: &str) -> impl Fn(i32) -> Fault + '_ {
 }
 
 /// A region all of whose users died: recovers it, holds it against the pictures, uses it, checks it.
-fn judge(region: &Path, operation: &Operation, choices: &Choices, wanted: Wanted) -> Result<(), Fault> {
+fn judge(
+    region: &Path,
+    operation: &Operation,
+    choices: &Choices,
+    wanted: Wanted,
+    peer_acts: bool,
+) -> Result<(), Fault> {
     let files = attach(region).map_err(|text| Fault::new(FaultKind::Damage, text))?;
     let start = Instant::now();
     files.sweep().map_err(damage("recovering"))?;
@@ -251,7 +257,7 @@ fn judge(region: &Path, operation: &Operation, choices: &Choices, wanted: Wanted
     nothing_is_left(&files)?;
     let picture = choices.hold(&files, operation, wanted)?;
     grow_all(&files, &picture)?;
-    let files = act_as_peer(files, operation, start)?;
+    let files = if peer_acts { act_as_peer(files, operation, start)? } else { files };
     take_locks(&files)?;
     is_clean(&files)
 }
@@ -332,21 +338,28 @@ pub struct Judge {
     region: PathBuf,
     operation: Operation,
     choices: Choices,
+    peer_acts: bool,
 }
 
 impl Judge {
     /// A judge who looks at the region in this directory.
     pub fn start(region: &Path, operation: &Operation, choices: &Choices) -> Self {
         let (region, operation, choices) = (region.to_path_buf(), *operation, choices.clone());
-        let asked = Self::process(&region, &operation, &choices);
-        Self { asked, region, operation, choices }
+        let asked = Self::process(&region, &operation, &choices, true);
+        Self { asked, region, operation, choices, peer_acts: true }
     }
 
-    fn process(region: &Path, operation: &Operation, choices: &Choices) -> Asked {
+    /// The peer has begun the operation already: nobody does it afterwards.
+    pub fn as_last_survivor(&mut self) {
+        self.peer_acts = false;
+        self.asked = Self::process(&self.region, &self.operation, &self.choices, false);
+    }
+
+    fn process(region: &Path, operation: &Operation, choices: &Choices, peer_acts: bool) -> Asked {
         let (region, operation, choices) = (region.to_path_buf(), *operation, choices.clone());
         Asked::start(move |question| {
             let wanted = if question == b'd' { Wanted::Done } else { Wanted::Any };
-            match judge(&region, &operation, &choices, wanted) {
+            match judge(&region, &operation, &choices, wanted, peer_acts) {
                 Ok(()) => String::new(),
                 Err(fault) => fault.encode(),
             }
@@ -358,7 +371,7 @@ impl Judge {
         match self.asked.ask(if wanted == Wanted::Done { b'd' } else { b'a' }) {
             Ok(text) => Fault::decode(&text).map_or(Ok(()), Err),
             Err(text) => {
-                self.asked = Self::process(&self.region, &self.operation, &self.choices);
+                self.asked = Self::process(&self.region, &self.operation, &self.choices, self.peer_acts);
                 Err(Fault::new(FaultKind::Stall, format!("the process that recovers: {text}")))
             }
         }

@@ -9,17 +9,25 @@
 //! | [`operations`] | the operations |
 //! | [`judge`] | recovery, check and oracle, in a process of its own |
 //! | `nested` | who recovers dies, too |
+//! | `beside` | two who do the same die together |
 //! | `kills` | real deaths beside a process that lives |
+//! | `creation` | regions that are being made |
+//! | [`planted`] | wrong operations, which must be caught |
+//! | [`report`] | one run over everything, and its table |
 //!
 //! Two ways to die. *Snapshots*: the region is copied after every store and the copy, in a directory of its own, is
 //! recovered by a process for which the victim is dead (it does not map the copy and holds no lock file there). *Kills*:
 //! the victim is really killed, and a process that lives and uses the same objects must go on within a second.
 
+mod beside;
+mod creation;
 pub mod judge;
 mod kills;
 mod nested;
 pub mod operations;
 pub mod picture;
+pub mod planted;
+pub mod report;
 pub mod states;
 pub mod trace;
 
@@ -76,12 +84,38 @@ pub struct Outcome {
     pub states: u64,
     /// Distinct states of regions that were being recovered and were recovered again.
     pub nested_states: u64,
+    /// Distinct states with a peer who died in the middle of the same operation.
+    pub states_beside: u64,
     /// Processes really killed.
     pub kills: u64,
     /// The longest that a survivor waited.
     pub longest_stall: Duration,
     /// What is wrong.
     pub faults: Vec<Fault>,
+}
+
+impl Outcome {
+    /// One line that [`Outcome::from_line`] takes back, marked with `index`; of the faults only the kinds.
+    pub fn to_line(&self, index: usize) -> String {
+        let stall = self.longest_stall.as_nanos() as u64;
+        let numbers = [self.instructions, self.stores, self.states, self.nested_states, self.states_beside, self.kills];
+        let kinds: String = self.faults.iter().map(|fault| fault.encode().chars().next().unwrap_or('D')).collect();
+        let numbers: Vec<String> = numbers.iter().chain([&stall]).map(u64::to_string).collect();
+        format!("{index} {} faults:{kinds}\n", numbers.join(" "))
+    }
+
+    /// What another process wrote with [`Outcome::to_line`].
+    pub fn from_line(line: &str) -> Option<(usize, Self)> {
+        let (numbers, kinds) = line.split_once(" faults:")?;
+        let numbers: Vec<u64> = numbers.split(' ').map_while(|number| number.parse().ok()).collect();
+        let &[index, instructions, stores, states, nested_states, states_beside, kills, stall] = &numbers[..] else {
+            return None;
+        };
+        let faults = kinds.chars().filter_map(|kind| Fault::decode(&kind.to_string())).collect();
+        let longest_stall = Duration::from_nanos(stall);
+        let outcome = Self { instructions, stores, states, nested_states, states_beside, kills, longest_stall, faults };
+        Some((index as usize, outcome))
+    }
 }
 
 /// One operation on its regions: one where it takes place, one where copies are judged.
@@ -106,12 +140,12 @@ struct Snapshot {
 impl Stage {
     /// Makes the regions, with all that is there before.
     pub fn new(operation: &Operation, marks: &'static Marks) -> Self {
-        let live = ScratchRegion::new("steps", SIZE);
+        let live = ScratchRegion::new(&label("steps"), SIZE);
         let files = live.attach();
         let volume = RegionVolume::over(&files, b"").expect("the root");
         operations::furnish(&volume).expect("files to be there before");
         drop(files);
-        let copies = ScratchRegion::new("copies", SIZE);
+        let copies = ScratchRegion::new(&label("copies"), SIZE);
         let (image, copy) = (Image::open(&live.file()), Image::open(&copies.file()));
         let base = image.copy();
         Self { live, copies, image, copy, base, operation: *operation, marks }
@@ -251,6 +285,11 @@ impl Stage {
         }
         verdict
     }
+}
+
+/// A name for files of this process: several share a test run.
+fn label(what: &str) -> String {
+    format!("{what}-{}", std::process::id())
 }
 
 fn describe(pace: Pace, moment: &Moment) -> String {

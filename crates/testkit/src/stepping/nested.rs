@@ -4,7 +4,7 @@
 use super::judge::{Fault, Judge, Wanted};
 use super::states::{Image, Recorder, Seen, State};
 use super::trace::{Event, Marks, Tracee};
-use super::{Moment, Outcome, Pace, Snapshot, Stage, WAIT, describe};
+use super::{Moment, Outcome, Pace, Snapshot, Stage, WAIT, describe, label};
 use crate::scratch::{ScratchRegion, attach};
 use std::path::Path;
 
@@ -30,7 +30,7 @@ struct Recoverer {
 
 impl Stage {
     fn start_recoverer(&self) -> Result<Recoverer, String> {
-        let region = ScratchRegion::new("recovered", super::SIZE);
+        let region = ScratchRegion::new(&label("recovered"), super::SIZE);
         let image = Image::open(&region.file());
         let tracee = Tracee::start_paused(self.marks, || recover_again_and_again(self.marks, region.path()))?;
         Ok(Recoverer { tracee, image, _region: region })

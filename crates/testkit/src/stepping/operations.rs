@@ -28,7 +28,7 @@ impl Actor {
         }
     }
 
-    fn pick<T>(self, victim: T, peer: T) -> T {
+    pub(super) fn pick<T>(self, victim: T, peer: T) -> T {
         match self {
             Self::Victim => victim,
             Self::Peer => peer,
@@ -47,11 +47,11 @@ impl Actor {
 pub struct Ready {
     file: Option<OpenFile>,
     pin: Option<Pin>,
-    data: Vec<u8>,
+    pub(super) data: Vec<u8>,
 }
 
 impl Ready {
-    fn file(&self) -> Answer<OpenFile> {
+    pub(super) fn file(&self) -> Answer<OpenFile> {
         self.file.ok_or(libc::EBADF)
     }
 }
@@ -65,15 +65,15 @@ pub struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn files(&self) -> &FileSystem {
+    pub(super) fn files(&self) -> &FileSystem {
         self.volume.files()
     }
 
-    fn name(&self, base: &str) -> String {
+    pub(super) fn name(&self, base: &str) -> String {
         self.actor.name(base)
     }
 
-    fn find(&self, path: &str) -> Answer<InodeId> {
+    pub(super) fn find(&self, path: &str) -> Answer<InodeId> {
         let files = self.files();
         let found = files.resolve(&caller(), files.root(), path.as_bytes(), LastLink::Keep);
         found.map_err(|error| error.raw_os_error())
@@ -110,9 +110,9 @@ pub struct Operation {
     /// What a death may leave.
     pub rule: Rule,
     /// What the actor does before: opens files.
-    ready: fn(&Scene<'_>) -> Answer<Ready>,
+    pub(super) ready: fn(&Scene<'_>) -> Answer<Ready>,
     /// The operation.
-    act: Act,
+    pub(super) act: Act,
 }
 
 /// An attached actor who is ready.
@@ -248,11 +248,11 @@ pub fn furnish(volume: &RegionVolume<'_>) -> Answer<()> {
     volume.symlink(b"../d/kept", None, b"e/link")
 }
 
-fn nothing(_: &Scene<'_>) -> Answer<Ready> {
+pub(super) fn nothing(_: &Scene<'_>) -> Answer<Ready> {
     Ok(Ready::default())
 }
 
-fn opened(scene: &Scene<'_>, path: &str, flags: i32, length: usize) -> Answer<Ready> {
+pub(super) fn opened(scene: &Scene<'_>, path: &str, flags: i32, length: usize) -> Answer<Ready> {
     let file = scene.open(path, flags)?;
     Ok(Ready { file: Some(file), data: scene.actor.data(length), ..Ready::default() })
 }
@@ -325,7 +325,7 @@ macro_rules! beside_a_writer {
     ($name:literal, $paths:expr, $act:expr) => {
         Operation {
             name: $name,
-            rule: Rule::AllOrNothing,
+            rule: Rule::AnyMixture,
             ready: |scene| match scene.actor {
                 Actor::Victim => Ok(Ready::default()),
                 Actor::Peer => open_any(scene, $paths),

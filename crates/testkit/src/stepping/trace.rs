@@ -5,12 +5,14 @@
 //! the page again. No instruction is decoded, and none that writes the region can be missed.
 
 use std::io::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Stores of one instruction can touch two pages, and a vector that is scattered a few more.
 const MOST_PAGES: usize = 16;
 const PAGE: u64 = 4096;
+/// How a stop at a system call is told from others.
+const AT_CALL: i32 = libc::SIGTRAP | 0x80;
 
 core::arch::global_asm!(
     ".pushsection .text",
@@ -127,25 +129,40 @@ pub fn kill(pid: i32) {
     }
 }
 
-/// A wait that outlasts its limit ends with `EINTR` instead of being taken up again.
+/// The timer of the thread that traces.
+static TIMER: AtomicUsize = AtomicUsize::new(0);
+
+/// A wait of this thread that outlasts its limit ends with `EINTR` instead of being taken up again.
 pub fn prepare_timer() {
     extern "C" fn nothing(_: i32) {}
-    // SAFETY: a handler that does nothing.
+    // SAFETY: a handler that does nothing; a timer that signals this very thread, since a test has others, too.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as usize;
         libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGALRM;
+        event.sigev_notify_thread_id = libc::gettid();
+        let mut timer: libc::timer_t = std::ptr::null_mut();
+        let made = libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer);
+        assert_eq!(made, 0, "a timer: {}", Error::last_os_error());
+        let before = TIMER.swap(timer as usize + 1, Ordering::SeqCst);
+        if before != 0 {
+            libc::timer_delete((before - 1) as libc::timer_t);
+        }
     }
 }
 
 fn set_timer(limit: Duration) {
-    let again = Duration::from_millis(20);
-    let time = |time: Duration| libc::timeval { tv_sec: time.as_secs() as i64, tv_usec: time.subsec_micros() as i64 };
+    let time = |time: Duration| libc::timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos() as i64 };
     // It goes on ringing: the first ring may come just before the wait.
-    let interval = if limit.is_zero() { Duration::ZERO } else { again };
-    let value = libc::itimerval { it_interval: time(interval), it_value: time(limit) };
-    // SAFETY: a valid structure.
-    unsafe { libc::setitimer(libc::ITIMER_REAL, &value, std::ptr::null_mut()) };
+    let again = if limit.is_zero() { Duration::ZERO } else { Duration::from_millis(20) };
+    let value = libc::itimerspec { it_interval: time(again), it_value: time(limit) };
+    let timer = TIMER.load(Ordering::SeqCst);
+    assert_ne!(timer, 0, "`prepare_timer` was not called");
+    // SAFETY: the timer made above, and a valid structure.
+    unsafe { libc::timer_settime((timer - 1) as libc::timer_t, 0, &value, std::ptr::null_mut()) };
 }
 
 /// Why the tracee does not run.
@@ -218,7 +235,7 @@ impl Tracee {
         if stop != Stop::Signal(libc::SIGSTOP) {
             return Err(format!("the victim did not come to its start: {stop:?}"));
         }
-        tracee.request(libc::PTRACE_SETOPTIONS, 0, libc::PTRACE_O_EXITKILL as u64)?;
+        tracee.request(libc::PTRACE_SETOPTIONS, 0, (libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD) as u64)?;
         Ok(tracee)
     }
 
@@ -267,9 +284,14 @@ impl Tracee {
         self.after_run(limit)
     }
 
-    /// Waits once more for a tracee that was found waiting.
-    pub fn wait_on(&self, limit: Duration) -> Result<Event, String> {
-        self.after_run(limit)
+    /// On to the next begin or end of a system call, or to the end mark.
+    pub fn next_call(&self, limit: Duration) -> Result<Event, String> {
+        self.request(libc::PTRACE_SYSCALL, 0, 0)?;
+        match self.wait(Some(limit)) {
+            Stop::Signal(AT_CALL) => Ok(Event::Instruction),
+            Stop::Signal(libc::SIGTRAP) if self.marks.phase.load(Ordering::SeqCst) == DONE => Ok(Event::Done),
+            stop => Err(self.unexpected(stop)),
+        }
     }
 
     fn after_run(&self, limit: Duration) -> Result<Event, String> {
