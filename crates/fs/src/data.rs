@@ -2,31 +2,23 @@
 //!
 //! Bytes go from the program's memory straight to where they stay, without a lock: into extents that the file has
 //! already, or, when a write covers a whole extent of a hole, into a private extent that is linked afterwards under the
-//! inode's lock. Invariant: bytes of a linked unit at or beyond the file's size are zero, but for the range that a
-//! writer in flight has announced.
+//! inode's lock.
 
 use crate::checksum::{self, Checksum, State};
-use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
+use crate::file_map::Slot;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
-use crate::{Errno, Result, TRIES};
-use core::sync::atomic::Ordering;
-use lifeboat_region::lane::{Lane, Transaction, each_announced_range};
-use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
+use crate::{Errno, Result};
+use lifeboat_region::lane::Lane;
+use lifeboat_region::layout::EXTENT;
 use lifeboat_region::owner::Kind;
-use lifeboat_region::space::{Class, Unit};
+use lifeboat_region::space::Unit;
 use lifeboat_region::{DAMAGED, MustFence, process};
 
 /// Extents filled in private before they are linked together.
 const PENDING: usize = 16;
-/// From this extent on a file is large: its holes are filled by extents, not blocks.
-const LARGE_FROM: u64 = 4;
-/// So many writers that live can be spared at once when bytes beyond the size are zeroed.
-const WRITERS: usize = 32;
-/// Extents of a 2 MiB run.
-const RUN: u64 = 32;
 
 struct Filled {
     extent: u64,
@@ -177,245 +169,6 @@ impl FileSystem {
                 return Ok(true);
             }
         }
-    }
-
-    /// Locks an inode that this lane has announced.
-    pub(crate) fn lock_announced(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        lane.lock(inode.at() + inode::LOCK, self)?;
-        self.validate(inode).inspect_err(|_| {
-            let _ = self.unlock_inode(lane, inode);
-        })
-    }
-
-    /// The size word before a write that this lane has announced; while somebody zeroes or unlinks what lies beyond the
-    /// size, waits until he is done: he looks only for those who announced themselves before he began.
-    fn begin_write(&self, lane: &Lane<'_>, inode: InodeId) -> Result<u64> {
-        for _ in 0..TRIES {
-            let before = self.field(inode, inode::SIZE)?;
-            // After the size: who begins a cut behind this look changes the size behind the look above.
-            let sequence = self.region().word(inode.at() + inode::SEQUENCE)?.load(Ordering::SeqCst);
-            if sequence & 1 == 0 {
-                return Ok(before);
-            }
-            self.lock_announced(lane, inode)?;
-            // Whoever had the lock has finished, or died and left this.
-            self.let_writers_go(inode)?;
-            self.unlock_inode(lane, inode)?;
-        }
-        Err(Errno::UCLEAN)
-    }
-
-    /// From here on writes of the inode, which is locked, wait before their first byte.
-    pub(crate) fn hold_writers(&self, inode: InodeId) -> Result<()> {
-        let sequence = self.field(inode, inode::SEQUENCE)?;
-        self.set(inode, inode::SEQUENCE, sequence | 1)
-    }
-
-    /// Ends what [`FileSystem::hold_writers`] began, perhaps in another process. The inode is locked.
-    pub(crate) fn let_writers_go(&self, inode: InodeId) -> Result<()> {
-        let sequence = self.field(inode, inode::SEQUENCE)?;
-        self.set(inode, inode::SEQUENCE, sequence.wrapping_add(sequence & 1))
-    }
-
-    /// Zeroes what lies beyond the size in `[start, end)`: bytes of a write that did not come to its end.
-    pub(crate) fn scrub(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
-        self.lock_announced(lane, inode)?;
-        let result = self.zero_beyond_size(lane, inode, start, end);
-        self.unlock_inode(lane, inode)?;
-        result.map(|_| ())
-    }
-
-    /// Zeroes what lies beyond the size in `[start, end)` of an inode that is locked, but not what living writers have
-    /// announced: their bytes must stay, and they publish them themselves. False when there are too many of them.
-    pub(crate) fn zero_beyond_size(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<bool> {
-        if end <= size_of(self.field(inode, inode::SIZE)?) {
-            return Ok(true);
-        }
-        self.hold_writers(inode)?;
-        let mut ranges = [(0, 0); WRITERS];
-        let mut count = 0;
-        each_announced_range(self.region(), inode.to_word(), lane.index(), |from, to| {
-            if from < to {
-                if let Some(range) = ranges.get_mut(count) {
-                    *range = (from, to);
-                }
-                count += 1;
-            }
-            Ok(())
-        })?;
-        let whole = count <= WRITERS;
-        if whole {
-            // Read after the look around: who is not seen any more has published its bytes.
-            let size = size_of(self.field(inode, inode::SIZE)?);
-            self.zero_between(inode, start.max(size), end, &ranges[..count])?;
-        }
-        self.let_writers_go(inode)?;
-        Ok(whole)
-    }
-
-    fn zero_between(&self, inode: InodeId, start: u64, end: u64, spared: &[(u64, u64)]) -> Result<()> {
-        let mut at = start;
-        while at < end {
-            if let Some((_, to)) = spared.iter().find(|(from, to)| (*from..*to).contains(&at)) {
-                at = *to;
-                continue;
-            }
-            let next = spared.iter().map(|(from, _)| *from).filter(|from| *from > at).min();
-            let until = next.map_or(end, |next| next.min(end));
-            self.zero_linked(inode, at, until)?;
-            at = until;
-        }
-        Ok(())
-    }
-
-    /// Zeroes the linked bytes of `[start, end)`. Checksums that cover some of them are stale before.
-    pub(crate) fn zero_linked(&self, inode: InodeId, start: u64, end: u64) -> Result<()> {
-        let mut at = start;
-        while at < end {
-            let here = (end - at).min(EXTENT - at % EXTENT);
-            if let Some(slot) = self.find_slot(inode, at / EXTENT)? {
-                let sum = Checksum::decode(self.region().load(slot.checksum_at)?)?;
-                if sum.valid as u64 > at % EXTENT || sum.state == State::Claimed {
-                    checksum::make_stale(self.region(), slot.checksum_at)?;
-                }
-                let target = Target::decode(self.region().load(slot.map_at)?)?;
-                self.each_run(target, at % EXTENT, here, |_, length, place| match place {
-                    Some(place) => self.region().zero(place, length as usize).map(MustFence::fence),
-                    None => Ok(()),
-                })?;
-            }
-            at += here;
-        }
-        Ok(())
-    }
-
-    /// Gives every byte of `[start, end)` a place, zeroed; short when space ends. The inode is locked.
-    pub(crate) fn provide_locked(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<()> {
-        let mut last = None;
-        let mut at = start;
-        while at < end {
-            let here = (end - at).min(EXTENT - at % EXTENT);
-            self.provide_extent(lane, inode, at, here, end, &mut last)?;
-            at += here;
-        }
-        Ok(())
-    }
-
-    fn provide_extent(
-        &self,
-        lane: &Lane<'_>,
-        inode: InodeId,
-        at: u64,
-        here: u64,
-        end: u64,
-        last: &mut Option<u64>,
-    ) -> Result<()> {
-        let extent = at / EXTENT;
-        let slot = self.ensure_slot(lane, inode, extent)?;
-        let target = Target::decode(self.region().load(slot.map_at)?)?;
-        if self.is_mapped(target, at % EXTENT, here)? {
-            return Ok(());
-        }
-        if target == Target::Hole && (extent >= LARGE_FROM || here >= EXTENT / 2) {
-            match self.allocate_extent(lane, extent, end, *last) {
-                Ok(unit) => {
-                    *last = Some(unit.at);
-                    return self.link_extent(lane, inode, slot, &unit);
-                }
-                Err(Errno::NOSPC) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.provide_blocks(lane, inode, slot, at % EXTENT, here)
-    }
-
-    fn allocate_extent(&self, lane: &Lane<'_>, extent: u64, end: u64, last: Option<u64>) -> Result<Unit> {
-        // A large file begins each 2 MiB in a chunk of its own.
-        if extent.is_multiple_of(RUN) && (extent > 0 || end >= RUN * EXTENT) {
-            lane.allocate_run(Class::Extent)
-        } else {
-            lane.allocate(Class::Extent, last)
-        }
-    }
-
-    fn zeroed(&self, unit: &Unit) -> Result<MustFence> {
-        if unit.clean { Ok(MustFence::nothing()) } else { self.region().zero(unit.at, unit.class.size() as usize) }
-    }
-
-    fn link_extent(&self, lane: &Lane<'_>, inode: InodeId, slot: Slot, unit: &Unit) -> Result<()> {
-        let data = self.zeroed(unit)?;
-        let mut transaction = lane.begin();
-        self.link_unit(&mut transaction, unit, Kind::Data, inode)?;
-        transaction.set(slot.map_at, Target::Extent(unit.at).encode())?;
-        self.add_blocks(&mut transaction, inode, (EXTENT / 512) as i64)?;
-        transaction.commit(data)
-    }
-
-    /// Stages a change of the file's allocated space, in units of 512 bytes.
-    pub(crate) fn add_blocks(&self, transaction: &mut Transaction<'_, '_>, inode: InodeId, count: i64) -> Result<()> {
-        let at = inode.at() + inode::BLOCKS;
-        let now = transaction.get(at)?;
-        transaction.set(at, now.saturating_add_signed(count))
-    }
-
-    /// Gives the blocks of `[from, from + length)` of an extent places of 4 KiB.
-    fn provide_blocks(&self, lane: &Lane<'_>, inode: InodeId, slot: Slot, from: u64, length: u64) -> Result<()> {
-        let region = self.region();
-        let target = Target::decode(region.load(slot.map_at)?)?;
-        let (first, last) = (from / BLOCK, (from + length - 1) / BLOCK);
-        let mut transaction = lane.begin();
-        let mut data = MustFence::nothing();
-        if target == Target::Hole && last == 0 {
-            let block = match self.data_block(lane) {
-                // All that is free may be large.
-                Err(Errno::NOSPC) => {
-                    let unit = lane.allocate(Class::Extent, None)?;
-                    return self.link_extent(lane, inode, slot, &unit);
-                }
-                other => other?,
-            };
-            data = data.and(self.zeroed(&block)?);
-            self.link_unit(&mut transaction, &block, Kind::Data, inode)?;
-            transaction.set(slot.map_at, Target::Block(block.at).encode())?;
-            self.add_blocks(&mut transaction, inode, (BLOCK / 512) as i64)?;
-            return transaction.commit(data);
-        }
-        let node = match target {
-            Target::Blocks(node) => node,
-            Target::Hole | Target::Block(_) => {
-                let node = lane.allocate(Class::Cell, None)?;
-                region.zero(node.at, CELL as usize)?.fence();
-                region.commit(node.at, region.load(slot.map_at)?, MustFence::nothing())?;
-                self.link_unit(&mut transaction, &node, Kind::Blocks, inode)?;
-                transaction.set(slot.map_at, Target::Blocks(node.at).encode())?;
-                node.at
-            }
-            _ => return Err(DAMAGED),
-        };
-        let mut outcome = Ok(());
-        for block in first..=last.min(BLOCKS_PER_EXTENT - 1) {
-            if transaction.get(node + block * 8)? != 0 {
-                continue;
-            }
-            match self.data_block(lane) {
-                Ok(unit) => {
-                    data = data.and(self.zeroed(&unit)?);
-                    self.link_unit(&mut transaction, &unit, Kind::Data, inode)?;
-                    transaction.set(node + block * 8, Target::Block(unit.at).encode())?;
-                    self.add_blocks(&mut transaction, inode, (BLOCK / 512) as i64)?;
-                }
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
-        transaction.commit(data)?;
-        outcome
-    }
-
-    fn data_block(&self, lane: &Lane<'_>) -> Result<Unit> {
-        lane.allocate(Class::Block, None)
     }
 }
 
