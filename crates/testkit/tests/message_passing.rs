@@ -134,7 +134,7 @@ fn messages_between_mapped_files_arrive_whole_in_all_ways() {
 }
 
 fn one_way(way: &Way, label: &str, program: &Path) {
-    let mounted = Mounted::new(label, "256MiB");
+    let mounted = Mounted::new(label, "128MiB");
     let output = run(below_exec(launch(way, 2), &mounted).arg(program).arg(mounted.prefix()).arg(ROUNDS));
     let said = both(&output);
     assert!(output.status.success(), "{}: {said}", way.name);

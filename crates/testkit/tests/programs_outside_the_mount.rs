@@ -10,8 +10,11 @@ use lifeboat_testkit::report::{note, skipped};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{ScratchDirectory, attach, check};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+type Tree = BTreeMap<PathBuf, (usize, u64)>;
 
 /// How a program is started.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,8 +80,8 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every file below a folder with its bytes; of a symbolic link its target.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Length and hash of every file below a folder; of a symbolic link those of its target.
+fn tree(folder: &Path) -> Tree {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
@@ -93,7 +96,10 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
                 true => std::fs::read_link(&path).expect("read a link").into_os_string().into_encoded_bytes(),
                 false => std::fs::read(&path).expect("read a file"),
             };
-            all.insert(path.strip_prefix(folder).expect("below the folder").to_path_buf(), bytes);
+            let mut hash = DefaultHasher::new();
+            bytes.hash(&mut hash);
+            let name = path.strip_prefix(folder).expect("below the folder").to_path_buf();
+            all.insert(name, (bytes.len(), hash.finish()));
         }
     }
     all
@@ -113,9 +119,9 @@ fn build(place: &Place, script: &str, seconds: u32, varies: fn(&Path) -> bool) -
         (output.stdout, files)
     });
     assert_eq!(bare.0, loaded.0, "the builds print different things");
-    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    let names = |files: &Tree| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&bare.1), names(&loaded.1), "the builds leave different files");
-    let different: Vec<_> = bare.1.iter().filter(|(name, bytes)| !varies(name) && loaded.1[*name] != **bytes).collect();
+    let different: Vec<_> = bare.1.iter().filter(|(name, found)| !varies(name) && loaded.1[*name] != **found).collect();
     let different: Vec<_> = different.iter().map(|(name, _)| name.display().to_string()).collect();
     assert!(different.is_empty(), "different bytes in {}", different.join(", "));
     bare.1.len()
