@@ -15,6 +15,8 @@ const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
 const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
 /// Whether system calls past libc are trapped.
 const TRAP: &[u8] = b"LIFEBOAT_TRAP_RAW=";
+/// No longer value of either means anything.
+const SETTING_LONGEST: usize = 32;
 /// Where names are claimed that other nodes may want to write, too.
 const CLAIMS: &[u8] = b"LIFEBOAT_CLAIMS=";
 
@@ -145,7 +147,8 @@ pub fn read(environment: *const *const c_char) -> Found {
         }
         for (name, text) in SETTINGS {
             if let Some(value) = value_of(variable, name) {
-                complete &= text.set(name, value);
+                let longest = if name == CLAIMS { TEXT_MAX } else { SETTING_LONGEST };
+                complete &= text.set(name, &value[..value.len().min(longest)]);
             }
         }
     });
