@@ -221,7 +221,10 @@ fn copy_folder(source: &Path, target: &Path) -> Outcome {
             continue;
         }
         fs::copy(&file, &copy).context(format_args!("copy {}", file.display()))?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).context("make a copy readable")?;
+        // Scripts stay what can be run.
+        let mode = fs::metadata(&file).context(format_args!("look at {}", file.display()))?.permissions().mode();
+        let readable = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
+        fs::set_permissions(&copy, fs::Permissions::from_mode(readable)).context("make a copy readable")?;
     }
     Ok(())
 }
