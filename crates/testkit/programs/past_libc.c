@@ -9,18 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char first[4096], second[4096];
+#include "raw_call.h"
 
-static long call(long number, long a, long b, long c, long d)
-{
-    long result;
-    register long fourth __asm__("r10") = d;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth)
-                     : "rcx", "r11", "memory");
-    return result;
-}
+static char first[4096], second[4096];
 
 static void write_file(const char *who, const char *name)
 {

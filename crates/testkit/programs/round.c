@@ -8,16 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static long call(long number, long a, long b, long c, long d)
-{
-    long result;
-    register long fourth __asm__("r10") = d;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth)
-                     : "rcx", "r11", "memory");
-    return result;
-}
+#include "raw_call.h"
 
 static void say(const char *what, long answer)
 {
