@@ -74,7 +74,7 @@ impl FileSystem {
             match self.write_once(inode, source, at, end, after_cut) {
                 Ok(None) => (cuts, swept) = (cuts + 1, false),
                 // What was cut off this very file is in limbo while a write of it is announced, so the sweep comes between.
-                Ok(Some(count)) if at + count < end && !swept => {
+                Ok(Some((count, Err(Errno::NOSPC)))) if !swept => {
                     from.take(count as usize, |_, _, _, _| Ok(()))?;
                     at += count;
                     swept = true;
@@ -84,14 +84,14 @@ impl FileSystem {
                     swept = true;
                     self.sweep()?;
                 }
-                Ok(Some(count)) => return Ok(at + count - offset),
+                Ok(Some((count, _))) => return Ok(at + count - offset),
                 Err(_) if at > offset => return Ok(at - offset),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// `None` when the file was cut meanwhile and the write has to be done again.
+    /// How much was written and what ended it. `None` when the file was cut meanwhile and the write has to be done again.
     fn write_once(
         &self,
         inode: InodeId,
@@ -99,7 +99,7 @@ impl FileSystem {
         offset: u64,
         end: u64,
         after_cut: AfterCut,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<(u64, Result<()>)>> {
         let lane = self.lane()?;
         lane.announce(inode.to_word(), offset, end)?;
         self.validate(inode)?;
@@ -132,22 +132,24 @@ impl FileSystem {
             return match after_cut {
                 AfterCut::Again => Ok(None),
                 // All of it came before the cut.
-                AfterCut::GiveUp if self.field(inode, inode::SIZE)? >> 48 != before >> 48 => Ok(Some(end - offset)),
+                AfterCut::GiveUp if self.field(inode, inode::SIZE)? >> 48 != before >> 48 => {
+                    Ok(Some((end - offset, Ok(()))))
+                }
                 AfterCut::GiveUp => Err(Errno::AGAIN),
             };
         }
         if at == offset {
-            return outcome.map(|()| Some(0));
+            return outcome.map(|()| Some((0, Ok(()))));
         }
         if self.wrote(inode, before, at)? {
-            return Ok(Some(at - offset));
+            return Ok(Some((at - offset, outcome)));
         }
         if after_cut == AfterCut::Again {
             return Ok(None);
         }
         // It counts as before the cut, so nothing of it may show beyond the size.
         self.scrub(&lane, inode, offset, at)?;
-        Ok(Some(at - offset))
+        Ok(Some((at - offset, outcome)))
     }
 
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
@@ -194,7 +196,7 @@ impl Write<'_, '_> {
             }
             _ => {
                 self.link_pending()?;
-                fs.with_room(|| self.provide(at, here, end))?;
+                self.provide(at, here, end)?;
                 let slot = fs.find_slot(self.inode, extent)?.ok_or(Errno::STALE)?;
                 let target = Target::decode(fs.region().load(slot.map_at)?)?;
                 self.copy(slot, target, at % EXTENT, here, source)
