@@ -9,16 +9,21 @@ use std::path::Path;
 
 use lifeboat_fs::{CLAIMS_LONGEST, ClaimTrouble, Claims, FileSystem};
 
-use crate::failure::{Failure, io_reason, reason, shown};
+use crate::failure::{Failure, USAGE, io_reason, reason, shown};
 use crate::mount::Prefix;
 use crate::output::say;
 
+/// Instead of a folder: nothing is claimed.
+const NONE: &str = "none";
 /// The variable that names the folder.
 pub const VARIABLE: &str = "LIFEBOAT_CLAIMS";
 
 /// The folder of the command line, made if there is none; else that of the environment.
 pub fn folder(asked: Option<&Path>, prefix: &Prefix) -> Result<Option<OsString>, Failure> {
     let Some(asked) = asked else { return Ok(inherited()) };
+    if asked.as_os_str() == NONE {
+        return Ok(None);
+    }
     let bad = |why: &str| Failure::usage(format_args!("--claims {}: {why}", shown(asked.as_os_str().as_bytes())));
     let absolute = std::path::absolute(asked).map_err(|error| bad(&io_reason(&error)))?;
     if prefix.strip(absolute.as_os_str().as_bytes()).is_some() {
@@ -79,15 +84,19 @@ fn nodes() -> Option<u64> {
     None
 }
 
-/// Once in a job: says that nobody will notice a file that several of its nodes write.
-pub fn warn_if_unclaimed(folder: Option<&OsString>) {
-    let Some(nodes @ 2..) = nodes() else { return };
-    let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
-    let rank = ranks.iter().find_map(|name| env::var(name).ok());
-    if folder.is_none() && rank.is_none_or(|rank| rank == "0") {
-        say(format_args!(
-            "this job has {nodes} nodes, and each has files of its own: a file that several of them write would end in \
-             pieces, unnoticed; `--claims DIR` with a folder that all nodes see refuses such files"
-        ));
+/// In a job of several nodes nobody would notice a file that several of them write: refused unless `--claims` says what is
+/// wanted. One rank tells.
+pub fn demand(asked: Option<&Path>, folder: Option<&OsString>) -> Result<(), Failure> {
+    let Some(nodes @ 2..) = nodes() else { return Ok(()) };
+    if asked.is_some() || folder.is_some() {
+        return Ok(());
     }
+    let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
+    if ranks.iter().find_map(|name| env::var(name).ok()).is_some_and(|rank| rank != "0") {
+        return Err(Failure { code: USAGE, line: String::new() });
+    }
+    Err(Failure::usage(format_args!(
+        "this job has {nodes} nodes, each with files of its own, and a file that several of them write would end in pieces: \
+         name a folder that all nodes see with `--claims DIR`, which refuses such files, or say `--claims none`"
+    )))
 }

@@ -32,7 +32,7 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     let prefix = Prefix::choose(arguments.files.mount.as_ref())?;
     let library = find_library()?;
     let claims = claims::folder(arguments.claims.as_deref(), &prefix)?;
-    claims::warn_if_unclaimed(claims.as_ref());
+    claims::demand(arguments.claims.as_deref(), claims.as_ref())?;
     let (place, name) = choose(&arguments.files.region)?;
     ensure_region(&place, &name, arguments)?;
     let directory = place.open_region(&name)?;
@@ -53,9 +53,10 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     if arguments.trap_raw {
         command.env("LIFEBOAT_TRAP_RAW", "1");
     }
-    if let Some(folder) = claims {
-        command.env(claims::VARIABLE, folder);
-    }
+    match claims {
+        Some(folder) => command.env(claims::VARIABLE, folder),
+        None => command.env_remove(claims::VARIABLE),
+    };
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.
     let error = command.exec();

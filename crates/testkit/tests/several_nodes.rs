@@ -2,7 +2,7 @@
 //!
 //! Two regions stand for two nodes here: what tells nodes apart is the region, not the machine.
 
-use lifeboat_testkit::command::{Mounted, limited};
+use lifeboat_testkit::command::{Mounted, lifeboat, limited};
 use lifeboat_testkit::fuse_mount::FuseMounted;
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchDirectory;
@@ -168,4 +168,37 @@ fn a_kernel_mount_claims_like_the_library() {
     std::fs::write(mount.at().join("own"), "ours").expect("a name of its own is written");
     let (_, said) = script(&other, &claims, "echo mine > own");
     assert!(said.contains("/own is refused"), "{said}");
+}
+
+#[test]
+fn a_job_of_several_nodes_says_what_it_wants_before_it_runs() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("job");
+    let node = Mounted::new("job", "32MiB");
+    assert!(node.exec().arg("true").status().is_ok_and(|status| status.success()), "make a region");
+    let run = |variables: &[(&str, &str)], claims: Option<&str>| {
+        let mut command = node.exec();
+        let variables = variables.iter().copied().chain(claims.map(|folder| ("LIFEBOAT_CLAIMS", folder)));
+        command.args(["sh", "-c", "echo ran $LIFEBOAT_CLAIMS"]).envs(variables);
+        let output = limited(&command, 60).output().expect("lifeboat runs");
+        (output.status.code(), shown(&output))
+    };
+    let mpich = |rank| [("PMI_SIZE", "4"), ("MPI_LOCALNRANKS", "2"), ("PMI_RANK", rank)];
+    let slurm = [("SLURM_NNODES", "3"), ("SLURM_PROCID", "0")];
+    for variables in [&mpich("0")[..], &slurm] {
+        let (code, (out, said)) = run(variables, None);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{said}");
+        assert!(said.lines().count() == 1 && said.contains(" nodes") && said.contains("--claims none"), "{said}");
+    }
+    assert_eq!(run(&mpich("3"), None), (Some(2), (String::new(), String::new())), "every rank tells");
+    let folder = scratch.make("claims");
+    let folder = folder.to_str().expect("our paths are text");
+    assert_eq!(run(&mpich("0"), Some(folder)).1.0, format!("ran {folder}\n"));
+    let alone = [("PMI_SIZE", "2"), ("MPI_LOCALNRANKS", "2"), ("PMI_RANK", "0")];
+    assert_eq!(run(&alone, None).1, ("ran\n".to_owned(), String::new()));
+    let prefix = node.prefix().to_str().expect("our paths are text");
+    let mut none =
+        lifeboat(["exec", "--name", node.name(), "--mount", prefix, "--claims", "none", "--", "echo", "ran"]);
+    let output = none.envs(mpich("0")).output().expect("lifeboat runs");
+    assert_eq!(shown(&output), ("ran\n".to_owned(), String::new()));
 }

@@ -12,7 +12,8 @@ this process: signals and exit code are its own.
 
 Each node has a region of its own. With --claims, a name is claimed in DIR before a file is made or opened for writing under \
 it; whoever comes second, from another region, is refused (EREMOTE) with one line that names the other node. Files \
-written by several nodes are not served yet.
+written by several nodes are not served yet. Where the launcher says that a job has several nodes, --claims must be given \
+(--claims none: nothing is claimed).
 
 Examples:
   lifeboat exec --size 2GiB --mount /lifeboat -- ./solver --out /lifeboat/ckpt
@@ -30,7 +31,7 @@ pub struct ExecArguments {
     /// Also serve system calls that the program makes past libc, and say where they are made
     #[arg(long)]
     pub trap_raw: bool,
-    /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run
+    /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run; or `none`
     #[arg(long, value_name = "DIR")]
     pub claims: Option<PathBuf>,
     /// The program and its arguments
