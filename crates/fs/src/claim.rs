@@ -167,6 +167,63 @@ impl FileSystem {
         Ok(Claim { made: made.then_some((self, dir, name)) })
     }
 
+    /// Whether names are claimed.
+    #[must_use]
+    pub fn has_claims(&self) -> bool {
+        self.claims.is_some()
+    }
+
+    /// Claims the name of a regular file that is about to be written by a caller who knows only the inode. `guess` is where
+    /// it was seen last; if it is there no longer, it is looked for everywhere. What has no name is nobody else's.
+    pub fn claim_known(&self, inode: InodeId, guess: Option<(InodeId, &[u8])>) -> Result<()> {
+        let Some(claims) = &self.claims else { return Ok(()) };
+        if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR || self.field(inode, inode::LINKS)? == 0 {
+            return Ok(());
+        }
+        if let Some((dir, name)) = guess
+            && self.leads_to(dir, name, inode)
+            && let Some(path) = self.full_path(dir, name)
+        {
+            return self.claim_path(claims, path.bytes()).map(|_| ());
+        }
+        let mut path = FullPath { bytes: [0; PATH_LONGEST + 1], length: 1 };
+        path.bytes[0] = b'/';
+        if self.search(self.root(), inode, &mut path, DEPTH_LARGEST)? {
+            self.claim_path(claims, path.bytes())?;
+        }
+        Ok(())
+    }
+
+    fn leads_to(&self, dir: InodeId, name: &[u8], inode: InodeId) -> bool {
+        let found = self.name(name).and_then(|name| self.find(dir, &name));
+        found.ok().flatten().is_some_and(|found| found.child == inode)
+    }
+
+    /// Extends `path` to a name of `inode` below `dir`, if there is one.
+    fn search(&self, dir: InodeId, inode: InodeId, path: &mut FullPath, depth: u32) -> Result<bool> {
+        let mut cookie = 0;
+        while let Some(entry) = self.read_directory(dir, cookie)? {
+            cookie = entry.next;
+            if matches!(entry.name(), b"." | b"..") {
+                continue;
+            }
+            let Some(before) = path.push(entry.name()) else { continue };
+            let child = self.find(dir, &self.name(entry.name())?)?.map(|found| found.child);
+            let found = match child {
+                Some(child) if child == inode => true,
+                Some(child) if depth > 0 && self.is_directory(child).unwrap_or(false) => {
+                    self.search(child, inode, path, depth - 1)?
+                }
+                _ => false,
+            };
+            if found {
+                return Ok(true);
+            }
+            path.length = before;
+        }
+        Ok(false)
+    }
+
     /// Claims what stands at `from` for its new place, a directory with all files below it. `to` means nothing yet, or
     /// something that is replaced.
     pub(crate) fn claim_move<'a>(&'a self, from: InodeId, to: &Place<'a>) -> Result<Claim<'a>> {

@@ -41,7 +41,10 @@ impl Service {
         if let Some(size) = new.size {
             match file {
                 Some(file) => self.with_patience(|| self.files.truncate_open(file, size))?,
-                None => self.with_patience(|| self.files.truncate(&CHECKED_ROOT, id, size))?,
+                None => {
+                    self.claim(id)?;
+                    self.with_patience(|| self.files.truncate(&CHECKED_ROOT, id, size))?;
+                }
             }
         }
         if let Some(mode) = new.mode {

@@ -84,7 +84,16 @@ impl Service {
     pub(crate) fn open_known(&self, id: InodeId, flags: i32) -> Result<OpenFile> {
         // Appending is asked for at each write; the rest has been acted upon.
         let flags = flags & (libc::O_ACCMODE | libc::O_TRUNC | libc::O_NOATIME | libc::O_DIRECTORY);
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            self.claim(id)?;
+        }
         self.with_patience(|| self.files.open_inode(&CHECKED_ROOT, id, flags))
+    }
+
+    /// Before `id` is written: its name is this node's, where names are claimed.
+    pub(crate) fn claim(&self, id: InodeId) -> Result<()> {
+        let name = self.nodes.name_of(id);
+        self.files.claim_known(id, name.as_ref().map(|(dir, name)| (*dir, &**name)))
     }
 
     /// `O_CREAT` of a name that the kernel has found free.

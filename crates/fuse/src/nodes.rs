@@ -22,11 +22,16 @@ const SHARDS: usize = 16;
 /// `O_PATH`
 const PATH_ONLY: i32 = libc::O_PATH;
 
+/// A name in a directory.
+type Name = (InodeId, Box<[u8]>);
+
 /// One remembered inode.
 #[derive(Debug)]
 struct Node {
     id: InodeId,
     lookups: u64,
+    /// Where it was found last, as the kernel tells no names when it opens. Kept only where names are claimed.
+    name: Option<Name>,
     hold: Option<OpenFile>,
 }
 
@@ -56,17 +61,26 @@ impl Nodes {
         self.shard(number).get(&number).map(|node| node.id).ok_or(Errno::STALE)
     }
 
-    /// One more look-up of `id` was answered. An inode of the same number that is gone makes place.
-    pub(crate) fn remember(&self, files: &FileSystem, id: InodeId) {
+    /// Where `id` was found last.
+    pub(crate) fn name_of(&self, id: InodeId) -> Option<Name> {
+        self.shard(id.number()).get(&id.number()).filter(|node| node.id == id)?.name.clone()
+    }
+
+    /// One more look-up of `id`, as `name` in the directory that the kernel calls `parent`, was answered. An inode of the
+    /// same number that is gone makes place.
+    pub(crate) fn remember(&self, files: &FileSystem, id: InodeId, parent: u64, name: &[u8]) {
+        let parent = if files.has_claims() { self.find(parent).ok() } else { None };
+        let name: Option<Name> = parent.map(|dir| (dir, name.into()));
         let mut shard = self.shard(id.number());
         let hold = match shard.entry(id.number()) {
             Entry::Vacant(place) => {
-                place.insert(Node { id, lookups: 1, hold: None });
+                place.insert(Node { id, lookups: 1, name, hold: None });
                 None
             }
             Entry::Occupied(mut place) => {
                 let node = place.get_mut();
                 node.lookups += 1;
+                node.name = name;
                 let outdated = node.id != id;
                 node.id = id;
                 if outdated { node.hold.take() } else { None }

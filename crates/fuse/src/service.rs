@@ -84,10 +84,15 @@ impl Service {
     }
 
     /// Answers a look-up, and counts it.
-    fn answer_entry(&self, found: lifeboat_fs::Result<(InodeId, Stat)>, reply: ReplyEntry) {
+    fn answer_entry(
+        &self,
+        (parent, name): (INodeNo, &OsStr),
+        found: lifeboat_fs::Result<(InodeId, Stat)>,
+        reply: ReplyEntry,
+    ) {
         match found {
             Ok((id, stat)) => {
-                self.nodes.remember(&self.files, id);
+                self.nodes.remember(&self.files, id, parent.0, name.as_bytes());
                 reply.entry(&AT_ONCE, &to_kernel(&stat), generation(id));
             }
             Err(error) => reply.error(errno(error)),
@@ -146,7 +151,7 @@ impl Filesystem for Service {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer_entry(self.look_up(parent.0, name.as_bytes()), reply);
+        self.answer_entry((parent, name), self.look_up(parent.0, name.as_bytes()), reply);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
@@ -204,26 +209,26 @@ impl Filesystem for Service {
         let made = self.make(parent.0, name.as_bytes(), |dir, name| {
             self.files.mknod(&owner(request), dir, name, mode, u64::from(device))
         });
-        self.answer_entry(made, reply);
+        self.answer_entry((parent, name), made, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
         let made = self.make(parent.0, name.as_bytes(), |dir, name| self.files.mkdir(&owner(request), dir, name, mode));
-        self.answer_entry(made, reply);
+        self.answer_entry((parent, name), made, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
         let made =
             self.make(parent.0, name.as_bytes(), |dir, name| self.files.symlink(&owner(request), target, dir, name));
-        self.answer_entry(made, reply);
+        self.answer_entry((parent, name), made, reply);
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let made = self.nodes.find(ino.0).and_then(|old| {
             self.make(parent.0, name.as_bytes(), |dir, name| self.files.link(&CHECKED_ROOT, old, dir, name))
         });
-        self.answer_entry(made, reply);
+        self.answer_entry((parent, name), made, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -274,7 +279,7 @@ impl Filesystem for Service {
     ) {
         match self.create_file(&owner(request), request.pid(), parent.0, name.as_bytes(), flags, mode) {
             Ok((id, stat, file)) => {
-                self.nodes.remember(&self.files, id);
+                self.nodes.remember(&self.files, id, parent.0, name.as_bytes());
                 let flags = FopenFlags::FOPEN_DIRECT_IO;
                 reply.created(&AT_ONCE, &to_kernel(&stat), generation(id), handle(file), flags);
             }

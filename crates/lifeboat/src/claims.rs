@@ -1,5 +1,6 @@
 //! Files that several nodes write: the folder in which each node claims the names that it writes.
 
+use std::collections::HashSet;
 use std::env;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -75,13 +76,28 @@ fn nodes() -> Option<u64> {
             return Some(count);
         }
     }
-    // Ranks of the job and ranks here: of MPICH's launcher and of Open MPI's.
-    for (all, here) in [("PMI_SIZE", "MPI_LOCALNRANKS"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")] {
+    // Ranks of the job and ranks here: of MPICH's launcher, of Open MPI's, of PyTorch's.
+    for (all, here) in [
+        ("PMI_SIZE", "MPI_LOCALNRANKS"),
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+        ("WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    ] {
         if let (Some(all), Some(here @ 1..)) = (number(all), number(here)) {
             return Some(all.div_ceil(here));
         }
     }
-    None
+    // PBS, Cobalt and Grid Engine have a file that begins each line with a host; LSF a variable of hosts and counts.
+    let hosts = |text: String| text.lines().filter_map(host_of_line).collect::<HashSet<_>>().len() as u64;
+    for name in ["PBS_NODEFILE", "COBALT_NODEFILE", "PE_HOSTFILE"] {
+        if let Some(text) = env::var_os(name).and_then(|path| std::fs::read_to_string(path).ok()) {
+            return Some(hosts(text));
+        }
+    }
+    env::var("LSB_MCPU_HOSTS").ok().map(|list| list.split_whitespace().count().div_ceil(2) as u64)
+}
+
+fn host_of_line(line: &str) -> Option<String> {
+    line.split_whitespace().next().map(str::to_owned)
 }
 
 /// In a job of several nodes nobody would notice a file that several of them write: refused unless `--claims` says what is
@@ -91,7 +107,7 @@ pub fn demand(asked: Option<&Path>, folder: Option<&OsString>) -> Result<(), Fai
     if asked.is_some() || folder.is_some() {
         return Ok(());
     }
-    let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
+    let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "RANK"];
     if ranks.iter().find_map(|name| env::var(name).ok()).is_some_and(|rank| rank != "0") {
         return Err(Failure { code: USAGE, line: String::new() });
     }

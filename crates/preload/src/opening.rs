@@ -144,8 +144,13 @@ pub fn open_at(start: InodeId, rest: &[u8], flags: c_int, mode: libc::mode_t) ->
 /// Opens again what one of our descriptors stands for, as a path below `/proc/self/fd` does.
 pub fn reopen(file: OpenFile, flags: c_int) -> Result<c_int> {
     let held = signals::hold();
-    let opened =
-        call::call_held(|file_system, who| file_system.open_any_inode(who, file_system.inode_of(file)?, flags))?;
+    let opened = call::call_held(|file_system, who| {
+        let inode = file_system.inode_of(file)?;
+        if flags & libc::O_PATH == 0 && (flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0) {
+            file_system.claim_known(inode, None)?;
+        }
+        file_system.open_any_inode(who, inode, flags)
+    })?;
     match opened {
         Opened::File(file) => place(file, flags),
         Opened::Fifo(inode) => {

@@ -6,6 +6,7 @@ use lifeboat_testkit::command::{Mounted, lifeboat, limited};
 use lifeboat_testkit::fuse_mount::FuseMounted;
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchDirectory;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
@@ -171,6 +172,61 @@ fn a_kernel_mount_claims_like_the_library() {
 }
 
 #[test]
+fn a_file_from_before_the_claims_is_claimed_when_it_is_written_again() {
+    let _nothing_left = NoResidue::begin();
+    let scratch = ScratchDirectory::on_tmpfs("old-files");
+    let claims = scratch.make("claims");
+    let other = Mounted::new("old-other", "32MiB");
+    let Some(mount) = FuseMounted::with_environment("old", "32MiB", &[("LIFEBOAT_CLAIMS", claims.as_os_str())]) else {
+        return;
+    };
+    // Made by a run that claimed nothing, on both nodes.
+    let all = "mkdir -p deep/er; for f in a b c deep/er/d e f g; do echo old > $f; done";
+    for node in [mount.region(), &other] {
+        let mut command = node.exec();
+        command.args(["sh", "-c", &format!("cd \"$0\"; {all}")]).arg(node.prefix());
+        assert!(limited(&command, 60).status().is_ok_and(|status| status.success()), "files of {}", node.name());
+    }
+    let taken = |name: &str, result: std::io::Result<()>| {
+        let error = result.expect_err(name);
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::REMOTE.raw_os_error()), "{name}");
+    };
+    let append = |path: &Path| std::fs::OpenOptions::new().append(true).open(path).map(drop);
+    // The other node comes first, in every way in which a file can be named.
+    let (_, said) = script(
+        &other,
+        &claims,
+        "echo x >> a; python3 -c 'import os
+os.truncate(\"b\", 1)
+os.close(os.open(\"/proc/self/fd/%d\" % os.open(\"deep/er/d\", os.O_RDONLY), os.O_WRONLY))'",
+    );
+    assert_eq!(said, "");
+    for name in ["a", "b", "deep/er/d"] {
+        taken(name, append(&mount.at().join(name)));
+    }
+    let cut = |name: &str| {
+        let code = "import os, sys; os.truncate(sys.argv[1], 1)";
+        let done = Command::new("python3").args(["-c", code]).arg(mount.at().join(name)).output();
+        shown(&done.expect("python3 runs")).1
+    };
+    assert!(cut("a").contains("Object is remote"), "a was cut by the second");
+    // Now the mount: by a name, by a size, by a descriptor whose name has changed since.
+    append(&mount.at().join("c")).expect("nobody has c");
+    assert_eq!(cut("e"), "", "nobody has e");
+    let reading = std::fs::File::open(mount.at().join("f")).expect("open f");
+    let mut renaming = mount.region().exec();
+    renaming.arg("mv").args([mount.at().join("f"), mount.at().join("deep/er/moved")]);
+    assert!(limited(&renaming, 60).status().is_ok_and(|status| status.success()), "rename behind the mount");
+    append(Path::new(&format!("/proc/self/fd/{}", reading.as_raw_fd()))).expect("nobody has it");
+    let (_, said) =
+        script(&other, &claims, "echo x >> c; echo x >> e; mkdir -p deep/er; echo x > deep/er/moved; echo x >> g");
+    for name in ["/c", "/e", "/deep/er/moved"] {
+        assert!(said.contains(&format!("{name} is refused")), "{name}: {said}");
+    }
+    assert_eq!(said.matches("is refused").count(), 3, "{said}");
+}
+
+#[test]
 fn a_job_of_several_nodes_says_what_it_wants_before_it_runs() {
     let _nothing_left = NoResidue::begin();
     let scratch = ScratchDirectory::on_tmpfs("job");
@@ -185,7 +241,12 @@ fn a_job_of_several_nodes_says_what_it_wants_before_it_runs() {
     };
     let mpich = |rank| [("PMI_SIZE", "4"), ("MPI_LOCALNRANKS", "2"), ("PMI_RANK", rank)];
     let slurm = [("SLURM_NNODES", "3"), ("SLURM_PROCID", "0")];
-    for variables in [&mpich("0")[..], &slurm] {
+    let torch = [("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4"), ("RANK", "0")];
+    let hosts = scratch.path().join("hosts");
+    std::fs::write(&hosts, "node1\nnode1\nnode2\n").expect("a file of hosts");
+    let pbs = [("PBS_NODEFILE", hosts.to_str().expect("our paths are text"))];
+    let lsf = [("LSB_MCPU_HOSTS", "node1 16 node2 16")];
+    for variables in [&mpich("0")[..], &slurm, &torch, &pbs, &lsf] {
         let (code, (out, said)) = run(variables, None);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{said}");
         assert!(said.lines().count() == 1 && said.contains(" nodes") && said.contains("--claims none"), "{said}");
@@ -196,6 +257,9 @@ fn a_job_of_several_nodes_says_what_it_wants_before_it_runs() {
     assert_eq!(run(&mpich("0"), Some(folder)).1.0, format!("ran {folder}\n"));
     let alone = [("PMI_SIZE", "2"), ("MPI_LOCALNRANKS", "2"), ("PMI_RANK", "0")];
     assert_eq!(run(&alone, None).1, ("ran\n".to_owned(), String::new()));
+    std::fs::write(&hosts, "node1\nnode1\n").expect("a file of hosts");
+    assert_eq!(run(&pbs, None).1.0, "ran\n");
+    assert_eq!(run(&[("LSB_MCPU_HOSTS", "node1 16")], None).1.0, "ran\n");
     let prefix = node.prefix().to_str().expect("our paths are text");
     let mut none =
         lifeboat(["exec", "--name", node.name(), "--mount", prefix, "--claims", "none", "--", "echo", "ran"]);

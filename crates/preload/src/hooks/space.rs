@@ -49,6 +49,7 @@ hooks! {
             |file_system, who, inode| {
                 let to = length(to)?;
                 limits::check_growth_of(file_system, inode, to)?;
+                file_system.claim_known(inode, None)?;
                 file_system.truncate(who, inode, to)
             },
         )
