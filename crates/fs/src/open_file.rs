@@ -243,7 +243,7 @@ impl FileSystem {
         }
         match held {
             Some(held) => Ok(held(file.0)),
-            None => self.tag_is_locked(file),
+            None => Ok(self.tag_is_locked(file)?.unwrap_or(opener_lives)),
         }
     }
 
@@ -251,20 +251,20 @@ impl FileSystem {
         Ok(image::has_own(self.region()) && image::own(self.region())? == image)
     }
 
-    /// Asks the kernel whether a descriptor of the placeholder is open anywhere.
-    fn tag_is_locked(&self, file: OpenFile) -> Result<bool> {
+    /// Asks the kernel whether a descriptor of the placeholder is open anywhere; `None` when the placeholder was deleted.
+    fn tag_is_locked(&self, file: OpenFile) -> Result<Option<bool>> {
         let mut path = [0; 64];
         let length = process::decimal(b"", file.0 as u64, b"", &mut path);
-        let Some(tags) = self.region().tags() else { return Ok(false) };
+        let Some(tags) = self.region().tags() else { return Ok(None) };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let tag = match rustix::fs::openat(tags, &path[..length], flags, Mode::empty()) {
             Ok(tag) => tag,
-            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
         match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
+            Ok(()) => Ok(Some(false)),
+            Err(Errno::WOULDBLOCK) => Ok(Some(true)),
             Err(error) => Err(error),
         }
     }

@@ -1,7 +1,7 @@
 //! Faults inside the copy routines become errors: this library owns the handlers of SIGSEGV and SIGBUS, and the
 //! program's own are called for every fault that is not ours.
 
-use crate::{late_pages, signals};
+use crate::{late_pages, message, signals, state};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -96,6 +96,10 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     if unsafe { lifeboat_kernels::fault::handle(signal, info.cast_const().cast(), context) } {
         return;
     }
+    if signal == libc::SIGBUS && code > 0 {
+        // SAFETY: as above; the kernel's own bus errors have an address.
+        explain(unsafe { (*info).si_addr() } as usize, code);
+    }
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: see `Wanted`.
     let action = unsafe { *wanted.0.get() };
@@ -111,6 +115,19 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
             call_handler(function, action.sa_flags, signal, info, context);
         }
     }
+}
+
+/// Says it when the memory that is gone is the region's.
+fn explain(address: usize, code: c_int) {
+    let Some(offset) = state::offset_in_region(address) else { return };
+    let why = match code {
+        libc::BUS_MCEERR_AR | libc::BUS_MCEERR_AO => "the machine reports broken memory",
+        _ => "its file was cut short behind the programs that use it",
+    };
+    let region = message::Shown(crate::environment::region());
+    message::say(format_args!(
+        "{region}: the region's memory at offset {offset:#x} is gone: {why}; 'lifeboat region check' says what is left"
+    ));
 }
 
 fn call_handler(function: usize, flags: c_int, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {

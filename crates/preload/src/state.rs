@@ -105,6 +105,15 @@ pub fn file_system() -> Result<&'static FileSystem> {
     attach()
 }
 
+/// Where in the region an address lies. For handlers: attaches nothing.
+pub fn offset_in_region(address: usize) -> Option<usize> {
+    if !attached() {
+        return None;
+    }
+    let region = published().region();
+    address.checked_sub(region.base()).filter(|&offset| (offset as u64) < region.length())
+}
+
 fn published() -> &'static FileSystem {
     // SAFETY: only called in state READY, which is entered after the value was written and never left.
     unsafe { (*FILE_SYSTEM.0.get()).assume_init_ref() }
@@ -157,6 +166,7 @@ fn register_forked_child() -> Result<()> {
     let _held = signals::hold();
     match published().after_fork() {
         Err(Errno::BADF) if descriptors::restore(published()) => published().after_fork()?,
+        Err(Errno::NOENT) => return Err(tags::tell_that_region_is_gone()),
         result => result?,
     }
     mappings::adopt(published());

@@ -53,7 +53,8 @@ pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
         Err(Errno::NOENT) => {
             // For a process that gives up its user id, too: the folder's own parent keeps others out.
             let mode = Mode::from_raw_mode(0o666);
-            let tag = rustix::fs::openat(folder(), &name[..length], flags | OFlags::CREATE, mode)?;
+            let tag =
+                rustix::fs::openat(folder(), &name[..length], flags | OFlags::CREATE, mode).map_err(tell_if_gone)?;
             let _ = rustix::fs::fchmod(&tag, mode);
             tag
         }
@@ -65,6 +66,30 @@ pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
     Ok(tag)
 }
 
+/// Whether the folder was deleted, with the region's directory, behind the programs that use it.
+fn is_gone() -> bool {
+    rustix::fs::fstat(folder()).is_ok_and(|about| about.st_nlink == 0)
+}
+
+/// "No such file" would be said of the program's file, which is not what is missing.
+fn tell_if_gone(error: Errno) -> Errno {
+    if error == Errno::NOENT && is_gone() { tell_that_region_is_gone() } else { error }
+}
+
+/// Says once that the region's directory was deleted; the error for the call that found it.
+pub fn tell_that_region_is_gone() -> Errno {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        message::say(format_args!(
+            "{}: the region was deleted behind the programs that use it (RemoveIPC of systemd, a clean-up of /dev/shm?): who has a \
+             file open can read and write on, but opens no other and has no children with files; copy what you need, then \
+             create the region again",
+            message::Shown(crate::environment::region())
+        ));
+    }
+    Errno::NXIO
+}
+
 fn retry(mut operation: impl FnMut() -> Result<()>) -> Result<()> {
     loop {
         match operation() {
@@ -74,18 +99,17 @@ fn retry(mut operation: impl FnMut() -> Result<()>) -> Result<()> {
     }
 }
 
-/// The tag of `file`, held by us alone; `None` while some descriptor of it exists anywhere.
-fn take(file: OpenFile) -> Option<Option<OwnedFd>> {
+/// The tag of `file`, held by us alone; `None` while some descriptor of it exists anywhere, or when the tag was deleted behind
+/// us, so that nobody can say.
+fn take(file: OpenFile) -> Option<OwnedFd> {
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
         Ok(tag) => match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Some(Some(tag)),
+            Ok(()) => Some(tag),
             Err(_) => None,
         },
-        // Never opened: the process died between taking the open file and making its tag.
-        Err(Errno::NOENT) => Some(None),
         Err(_) => None,
     }
 }
@@ -93,15 +117,13 @@ fn take(file: OpenFile) -> Option<Option<OwnedFd>> {
 /// Closes `file` in the region if no descriptor of it is left in the system. `inode` is what it was open on: a number
 /// that was given to another open file meanwhile is left alone.
 pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, inode: Result<InodeId>) {
-    if let Some(taken) = take(file) {
+    if let Some(tag) = take(file) {
         // Still holding the tag: nobody can come to hold it, or to find it free, before the close is done.
-        if let Some(tag) = &taken {
-            tell_of_strays(tag, file);
-        }
+        tell_of_strays(&tag, file);
         if inode.is_ok() && file_system.inode_of(file) == inode {
             let _ = file_system.close(file);
         }
-        drop(taken);
+        drop(tag);
     }
 }
 
@@ -131,6 +153,8 @@ pub fn number_of(shown: &[u8]) -> Option<OpenFile> {
 
 /// Of a path that the kernel shows, what follows the folder of tags of this region.
 pub fn name_in_folder(shown: &[u8]) -> Option<&[u8]> {
+    // So the kernel marks what was deleted behind us.
+    let shown = shown.strip_suffix(b" (deleted)").unwrap_or(shown);
     let rest = shown.strip_prefix(crate::environment::region())?;
     rest.strip_prefix(b"/")?.strip_prefix(FOLDER_NAME)?.strip_prefix(b"/")
 }
