@@ -1,5 +1,6 @@
 //! Checks of the source that need no test program.
 
+pub mod faults;
 pub mod floors;
 pub mod licences;
 pub mod no_std;

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that the project promises on every change.
 
-use crate::checks::{floors, licences, no_std};
+use crate::checks::{faults, floors, licences, no_std};
 use crate::confine::{MemoryCgroup, Stage, unused_user};
 use crate::failure::{Failure, Outcome};
 use crate::huge_pages;
@@ -36,7 +36,8 @@ const ON_DATA_PATH: &[&str] = &[
 ];
 
 /// The stages in the order in which they run.
-const STAGES: &[&str] = &["format", "clippy", "deny", "floors", "no_std", "build", "crates", "root", "user", "kernels"];
+const STAGES: &[&str] =
+    &["format", "clippy", "deny", "floors", "faults", "no_std", "build", "crates", "root", "user", "kernels"];
 
 /// Those of them that run test programs.
 const RUNNING: &[&str] = &["crates", "root", "user", "kernels"];
@@ -47,7 +48,7 @@ pub struct Options {
     /// Also the long harnesses, and `cargo deny` (installed if missing)
     #[arg(long)]
     full: bool,
-    /// Only this stage (format, clippy, deny, floors, no_std, build, crates, root, user, kernels), or this package or
+    /// Only this stage (format, clippy, deny, floors, faults, no_std, build, crates, root, user, kernels), or this package or
     /// test program
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -118,11 +119,12 @@ fn check_source(options: &Options, workspace: &Workspace, report: &mut Report) -
         ])?;
         cargo(&["clippy", "--quiet", "--package", "lifeboat-preload", "--", "-D", "warnings"])
     };
-    let checks: [Check; 5] = [
+    let checks: [Check; 6] = [
         ("format", "rustfmt has nothing to change", &|_| cargo(&["fmt", "--all", "--", "--check", "-l"])),
         ("clippy", "no warning", &clippy),
         ("deny", "licences, banned crates, sources", &|report| deny(options, workspace, report)),
         ("floors", "imports never go up", &|_| floors::check(workspace)),
+        ("faults", "every fault has its tests", &|_| faults::check(workspace)),
         ("no_std", "nothing turns on std below the hooks", &|_| no_std::check_source(workspace)),
     ];
     for (name, what, check) in checks.into_iter().filter(|(name, ..)| options.wants(name)) {

@@ -10,6 +10,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
+use crate::read::check_range;
 use crate::{Errno, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;
@@ -60,6 +61,7 @@ impl FileSystem {
         if length == 0 {
             return Ok(0);
         }
+        check_range(offset, length)?;
         if offset >= SIZE_LARGEST {
             return Err(Errno::FBIG);
         }

@@ -11,9 +11,16 @@ use lifeboat_region::layout::EXTENT;
 /// How often a read starts again because the file was cut meanwhile.
 const TRIES: u32 = 1000;
 
+/// No range ends behind the largest offset that a program can name.
+#[inline]
+pub(crate) fn check_range(offset: u64, length: u64) -> Result<()> {
+    if offset.saturating_add(length) > i64::MAX as u64 { Err(Errno::INVAL) } else { Ok(()) }
+}
+
 impl FileSystem {
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
     pub(crate) fn read_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, length: u64) -> Result<u64> {
+        check_range(offset, length)?;
         for _ in 0..TRIES {
             let before = self.field(inode, inode::SIZE)?;
             let size = size_of(before);

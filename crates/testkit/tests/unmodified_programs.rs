@@ -409,6 +409,9 @@ fn odd_corners_of_the_calls_behave_as_on_tmpfs() {
     for part in parts {
         matrix.run(part, "bash", &format!("{} \"$D\" {part}; echo code $?", program.display()));
     }
+    if let Some(program) = compile("gcc", "paths.c", &["-O1", "-w"], folder.path()) {
+        matrix.run("paths", "bash", &format!("{} \"$D\"; echo code $?", program.display()));
+    }
     matrix.finish("odd corners");
 }
 
