@@ -28,7 +28,7 @@ fn entry_of_child_processes() {
 fn eight_processes_in_one_directory_lose_no_entry_and_tear_no_record() {
     let _nothing_left = NoResidue::begin();
     let region = ScratchRegion::new("eight", 160 << 20);
-    let seconds = if full() { 300 } else { 30 };
+    let seconds = if full() { 100 } else { 30 };
     let before = settled_usage(&region.attach());
     make_log(&region.attach());
     let workers: Vec<Process> = (0..PROCESSES)
