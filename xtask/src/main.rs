@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod huge_pages;
 mod processes;
+mod reliability;
 mod report;
 mod residue;
 mod run;
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Options),
     /// Kill every operation at its instructions and write the table of it into docs/reliability.md
     Steps(steps::Options),
+    /// Run all harnesses that try to break a region and write their tables into docs/reliability.md
+    Reliability(reliability::Options),
     /// Only install what tests and demonstration need
     Setup,
     /// Run a command as another user in a memory cgroup (used by the tests)
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Steps(options) => steps::run(&options),
+        Task::Reliability(options) => reliability::run(&options),
         Task::Setup => tools::prepare(&[tools::Purpose::Test, tools::Purpose::Demo]),
         Task::Confined(_) => Ok(()),
     }))

@@ -23,6 +23,21 @@ pub struct Options {
     only: Option<String>,
 }
 
+impl Options {
+    /// All operations.
+    pub fn of_all(full: bool, seed: u64) -> Self {
+        Self { full, seed, only: None }
+    }
+
+    fn what(&self) -> &'static str {
+        if self.full {
+            "state of every recovery"
+        } else {
+            "instruction; recoveries and pairs are sampled (`--full`: all)"
+        }
+    }
+}
+
 /// Runs the harness in a release build and writes its table down.
 pub fn run(options: &Options) -> Outcome {
     let workspace = Workspace::read()?;
@@ -41,12 +56,16 @@ pub fn run(options: &Options) -> Outcome {
     if options.only.is_some() {
         return Ok(());
     }
+    put_table(&workspace, (BEGIN, END), &format!("{table}\nSeed {}, every {}.\n", options.seed, options.what()))
+}
+
+/// Replaces what lies between two marks in docs/reliability.md by a table and the machine it was made on.
+pub fn put_table(workspace: &Workspace, (begin, end): (&str, &str), table: &str) -> Outcome {
     let path = workspace.root.join("docs/reliability.md");
     let text = std::fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| Failure::new(format!("no place for the table in {}", path.display())))?;
-    let seed = options.seed;
-    let text = format!("{before}{BEGIN}\nSeed {seed}, {}.\n\n{table}\n{END}{after}", machine());
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.ok_or_else(|| Failure::new(format!("no place for a table in {}", path.display())))?;
+    let text = format!("{before}{begin}\n{}.\n\n{table}\n{end}{after}", machine());
     std::fs::write(&path, text).context(format_args!("write {}", path.display()))
 }
 

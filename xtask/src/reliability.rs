@@ -1,0 +1,93 @@
+//! `cargo xtask reliability`: all harnesses that try to break a region, and the tables of what they did in
+//! docs/reliability.md.
+
+use crate::failure::{Failure, Outcome};
+use crate::run::Running;
+use crate::steps;
+use crate::workspace::{self, Workspace};
+use std::time::{Duration, Instant};
+
+/// Between these lines of the document lies the table of the harnesses that are not stepped.
+const BEGIN: &str = "<!-- harnesses: made by `cargo xtask reliability` -->\n";
+const END: &str = "<!-- end of harnesses -->\n";
+
+/// Test programs that end with lines of figures, as `storm: kills=1000 losses=0`.
+const HARNESSES: &[(&str, &str)] = &[];
+
+/// First words of such lines.
+const KINDS: &[&str] = &["storm", "hostile", "fuzz", "models", "guard"];
+
+/// How much to do.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The long forms: hours
+    #[arg(long)]
+    full: bool,
+    /// What is drawn at random is drawn from this
+    #[arg(long, default_value_t = 5)]
+    seed: u64,
+    /// Only the harnesses that are not stepped
+    #[arg(long)]
+    without_steps: bool,
+}
+
+/// Runs everything and writes the tables down.
+pub fn run(options: &Options) -> Outcome {
+    let workspace = Workspace::read()?;
+    workspace::check_toolchain(&workspace)?;
+    let folder = workspace.build_release()?;
+    let mut rows = String::new();
+    for (package, test) in HARNESSES {
+        let start = Instant::now();
+        let mut command = workspace::cargo();
+        command.current_dir(&workspace.root).args(["test", "--quiet", "--package", package, "--test", test]);
+        command.args(["--", "--nocapture", "--include-ignored"]);
+        command.env("LIFEBOAT_BIN_DIR", &folder).env("LIFEBOAT_SEED", options.seed.to_string());
+        if options.full {
+            command.env("LIFEBOAT_FULL", "1");
+        }
+        println!("== {package}/{test}");
+        let limit = Duration::from_secs(if options.full { 6 * 3600 } else { 1200 });
+        let finished = Running::start(&mut command)?.finish(limit, &mut |line| println!("   {line}"))?;
+        if !finished.status.success() {
+            return Err(Failure::new(format!("{package}/{test} found something; the lines above say what")));
+        }
+        let found: Vec<_> = finished.output.lines().filter_map(row).collect();
+        if found.is_empty() {
+            return Err(Failure::new(format!("{package}/{test} said no figures")));
+        }
+        rows.push_str(&found.concat());
+        println!("   {:.0} s", start.elapsed().as_secs_f64());
+    }
+    let table = format!("| harness | figures |\n|---|---|\n{rows}");
+    steps::put_table(&workspace, (BEGIN, END), &table)?;
+    if options.without_steps { Ok(()) } else { steps::run(&steps::Options::of_all(options.full, options.seed)) }
+}
+
+/// A line of figures as a row; `None` for other lines.
+fn row(line: &str) -> Option<String> {
+    let (kind, rest) = line.split_once(": ").filter(|(kind, _)| KINDS.contains(kind))?;
+    let (mut name, mut figures) = (kind.to_owned(), Vec::new());
+    for word in rest.split_whitespace() {
+        match word.split_once('=') {
+            Some(("target", target)) => name = format!("{name}, {target}"),
+            Some((key, value)) => figures.push(format!("{} {value}", key.replace('_', " "))),
+            None => name = format!("{name}, {word}"),
+        }
+    }
+    (!figures.is_empty()).then(|| format!("| {name} | {} |\n", figures.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_told_from_other_words() {
+        assert_eq!(row("storm: kills=10 stall_ms=3").unwrap(), "| storm | kills 10, stall ms 3 |\n");
+        assert_eq!(row("fuzz: target=paths executions=7").unwrap(), "| fuzz, paths | executions 7 |\n");
+        assert_eq!(row("hostile: flips all=9 seed=5").unwrap(), "| hostile, flips | all 9, seed 5 |\n");
+        assert_eq!(row("note: kills=10"), None);
+        assert_eq!(row("storm: it began"), None);
+    }
+}
