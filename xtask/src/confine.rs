@@ -7,7 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 const LIMIT: u64 = 512 << 20;
 
@@ -52,12 +53,21 @@ pub struct MemoryCgroup {
     kills_file: &'static str,
 }
 
+/// Told from every other run, also of one in another pid namespace that has our number.
+fn this_run() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{:x}", std::process::id(), now.as_nanos() & 0xffff_ffff)
+    })
+}
+
 impl MemoryCgroup {
     /// Version 1 or 2, wherever one can be made. The error says why there is none.
     pub fn make() -> Outcome<Self> {
         let mut why = String::from("no memory controller is mounted");
         for (parent, limit_file, kills_file) in places() {
-            let folder = parent.join(format!("lifeboat-test-{}", std::process::id()));
+            let folder = parent.join(format!("lifeboat-test-{}", this_run()));
             if let Err(error) = fs::create_dir(&folder) {
                 why = format!("cannot make {}: {error}", folder.display());
                 continue;
@@ -168,7 +178,7 @@ impl Stage {
     }
 
     fn path(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("lifeboat-{name}-{}", std::process::id()))
+        std::env::temp_dir().join(format!("lifeboat-{name}-{}", this_run()))
     }
 
     /// What is still there of a stage of this name that is gone.
