@@ -9,18 +9,24 @@
 //! | 2 | start time of the process, in clock ticks since boot |
 //! | 3 | pid namespace |
 //! | 4 | run id |
+//! | 5 | 1: it has a witness |
 //!
-//! An image is gone when the record lock on its own lock file is free *and* its process is absent, was started at
-//! another time, or no longer maps this region. Each of the three alone lies: a record lock vanishes when a live process
-//! closes any descriptor of that file, a pid is reused, exec keeps pid and start time.
+//! Each slot has a lock file, which its image locks twice: with a record lock, and with `flock` through a mapping of one
+//! page, the *witness*, whose descriptor is closed at once. An image is gone when both are free *and* its process is
+//! absent, was started at another time, or no longer maps this region. Each alone lies: a record lock vanishes when a live
+//! process closes any descriptor of that file, a mapping when a program unmaps what it does not know, a pid is reused, exec
+//! keeps pid and start time. Of a process in another pid namespace, or without a `/proc` of ours, the kernel tells no
+//! more than the two locks: there they are the proof.
 
 use crate::process;
 use crate::region::{Region, out_of_the_way};
 use crate::{Errno, Result};
+use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use lifeboat_kernels::MustFence;
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 const STATE: u64 = 3;
 const FREE: u64 = 0;
@@ -142,25 +148,29 @@ fn take_a_slot(region: &Region) -> Result<Image> {
     for step in 0..2 * images {
         let slot = (pid.wrapping_mul(2_654_435_761).wrapping_add(step)) % images;
         let at = region.image_at(slot)?;
-        let takeable = |state: u64| -> Result<bool> {
+        let takeable = |state: u64, has_witness: bool| -> Result<bool> {
             let image = Image { slot, generation: generation_of(state) };
             Ok(state & STATE == FREE
-                || (step >= images && state & STATE == LIVE && is_gone(region, slot)? && !has_lanes(region, image)?))
+                || (step >= images
+                    && state & STATE == LIVE
+                    && is_gone_but_for_us(region, slot, has_witness)?
+                    && !has_lanes(region, image)?))
         };
-        if !takeable(region.load(at)?)? {
+        if !takeable(region.load(at)?, false)? {
             continue;
         }
         // The kernel's lock makes us the only one who may turn this slot into our own.
+        let Some(witness) = Witness::take(region, slot)? else { continue };
+        let state = region.load(at)?;
+        if !takeable(state, true)? {
+            continue;
+        }
         let file = out_of_the_way(open_lock_file(region, slot, true)?);
         if rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
-        let state = region.load(at)?;
-        // Our own lock does not show in the proof of death.
-        if !takeable(state)? {
-            continue;
-        }
-        for (index, value) in [(1, pid as u64), (2, start), (3, namespace), (4, region.superblock().run as u64)] {
+        for (index, value) in [(1, pid as u64), (2, start), (3, namespace), (4, region.superblock().run as u64), (5, 1)]
+        {
             region.word(at + index * 8)?.store(value, Ordering::Relaxed);
         }
         let generation = generation_of(state).wrapping_add(1);
@@ -168,6 +178,7 @@ fn take_a_slot(region: &Region) -> Result<Image> {
             continue;
         }
         region.private.lock_file.store(file.as_raw_fd() as u32 + 1, Ordering::Release);
+        region.private.witness.store(witness.keep(), Ordering::Release);
         // Kept open for the life of the image: closing it would end the lock.
         let _ = file.into_raw_fd();
         region.private.image.store((slot as u64 + 1) | (generation as u64) << 32, Ordering::Release);
@@ -207,6 +218,61 @@ pub fn give_up(region: &Region) {
         // SAFETY: the descriptor was opened by `take_a_slot` for this slot and is closed nowhere else.
         unsafe { rustix::io::close(file as i32 - 1) };
     }
+    let page = region.private.witness.swap(0, Ordering::AcqRel);
+    if page != 0 {
+        drop(Witness(page));
+    }
+}
+
+/// A mapping of the slot's lock file that holds an `flock`: it ends with this image's memory, whatever becomes of
+/// descriptors, and no forked child inherits it.
+struct Witness(usize);
+
+const WITNESS: usize = 4096;
+
+impl Witness {
+    /// `None` when another holds it, or is just looking whether somebody does.
+    fn take(region: &Region, slot: u32) -> Result<Option<Witness>> {
+        let file = open_lock_file(region, slot, true)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other?,
+        }
+        let (protection, flags) = (ProtFlags::empty(), MapFlags::SHARED);
+        // SAFETY: a new mapping without access, where the kernel finds room for it.
+        let page = unsafe { rustix::mm::mmap(core::ptr::null_mut(), WITNESS, protection, flags, &file, 0) }?;
+        let witness = Witness(page as usize);
+        // SAFETY: advice on our own page; it takes effect in children only.
+        unsafe { rustix::mm::madvise(page, WITNESS, Advice::LinuxDontFork) }?;
+        Ok(Some(witness))
+    }
+
+    /// Its address: held until that is unmapped.
+    fn keep(self) -> usize {
+        let page = self.0;
+        core::mem::forget(self);
+        page
+    }
+
+    /// Whether an image holds one. Tells yes, too, while another asks the same of a slot that is being taken.
+    fn is_held(region: &Region, slot: u32) -> Result<bool> {
+        let file = match open_lock_file(region, slot, false) {
+            Err(Errno::NOENT) => return Ok(false),
+            file => file?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `take`, unmapped nowhere else.
+        let _ = unsafe { rustix::mm::munmap(self.0 as *mut c_void, WITNESS) };
+    }
 }
 
 /// Proves or fails to prove that the holder of `slot` is gone. Own slots are never gone.
@@ -214,16 +280,21 @@ pub fn is_gone(region: &Region, slot: u32) -> Result<bool> {
     if has_own(region) && own(region)?.slot == slot {
         return Ok(false);
     }
+    is_gone_but_for_us(region, slot, false)
+}
+
+/// As [`is_gone`], of a slot that is not ours; `has_witness`: its witness is ours already, so nobody else has it.
+fn is_gone_but_for_us(region: &Region, slot: u32, has_witness: bool) -> Result<bool> {
     let holder = holder(region, slot)?;
     if holder.run != region.superblock().run {
         return Ok(true);
     }
-    if lock_is_held(region, slot)? {
+    if lock_is_held(region, slot)? || (!has_witness && Witness::is_held(region, slot)?) {
         return Ok(false);
     }
-    if process::pid_namespace()? != holder.namespace {
-        // A pid of another namespace proves nothing either way: the owner counts as alive.
-        return Ok(false);
+    if process::pid_namespace()? != holder.namespace || !process::proc_is_of_our_namespace() {
+        // A pid of another namespace proves nothing either way.
+        return Ok(region.load(region.image_at(slot)? + 40)? == 1);
     }
     Ok(match process::start_time(holder.pid) {
         Err(Errno::NOENT | Errno::SRCH) => true,

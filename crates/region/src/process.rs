@@ -123,6 +123,16 @@ pub fn pid_namespace() -> Result<u64> {
     Ok(rustix::fs::stat(c"/proc/self/ns/pid")?.st_ino)
 }
 
+/// Whether `/proc` shows processes by the numbers by which this one knows them: it belongs to our pid namespace.
+pub fn proc_is_of_our_namespace() -> bool {
+    let mut text = [0; 4096];
+    let Ok(have) = read_small(b"/proc/thread-self/status", &mut text) else { return false };
+    text[..have].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:")).is_some_and(|numbers| {
+        // From the namespace of `/proc` down to our own.
+        numbers.split(|byte| byte.is_ascii_whitespace()).filter(|number| !number.is_empty()).count() == 1
+    })
+}
+
 /// A number that differs from boot to boot.
 pub fn boot() -> u64 {
     let mut text = [0; 64];

@@ -9,7 +9,7 @@ use crate::{DAMAGED, Errno, Result, process};
 use core::ffi::CStr;
 use core::fmt;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use lifeboat_kernels::MustFence;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -27,6 +27,8 @@ pub(crate) struct Private {
     pub(crate) taking: AtomicU32,
     /// Descriptor of the slot's lock file, plus one.
     pub(crate) lock_file: AtomicU32,
+    /// Where the slot's witness is mapped; 0 = none.
+    pub(crate) witness: AtomicUsize,
 }
 
 /// A region attached by this process.

@@ -219,6 +219,11 @@ impl Process {
         }
     }
 
+    /// Its next report, if there is one within `limit`.
+    pub fn report_within(&mut self, limit: Duration) -> Option<String> {
+        self.reports.recv_timeout(limit).ok()
+    }
+
     /// Kills it with SIGKILL and gives what it had reported.
     pub fn kill(mut self) -> Ended {
         let _ = self.child.kill();
