@@ -12,7 +12,7 @@ const BEGIN: &str = "<!-- harnesses: made by `cargo xtask reliability` -->\n";
 const END: &str = "<!-- end of harnesses -->\n";
 
 /// Test programs that end with lines of figures, as `storm: kills=1000 losses=0`.
-const HARNESSES: &[(&str, &str)] = &[];
+const HARNESSES: &[(&str, &str)] = &[("lifeboat-testkit", "killed_by_the_thousand")];
 
 /// First words of such lines.
 const KINDS: &[&str] = &["storm", "hostile", "fuzz", "models", "guard"];

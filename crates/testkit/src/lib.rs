@@ -10,6 +10,7 @@
 //! | [`command`] | the `lifeboat` command as users run it |
 //! | [`fuse_mount`] | a region mounted for the kernel |
 //! | [`stepping`] | every operation stopped at every instruction |
+//! | [`storm`] | writers killed at random moments, and their log held against the region |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`python`] | Python's own tests, and how they end |
@@ -32,5 +33,7 @@ pub mod residue;
 pub mod scratch;
 #[cfg(target_arch = "x86_64")]
 pub mod stepping;
+#[cfg(target_arch = "x86_64")]
+pub mod storm;
 pub mod volume;
 pub mod workers;

@@ -1,0 +1,173 @@
+//! Killing, and who looks after the dead.
+
+use super::board::{Field, RECOVERER, WRITERS, now};
+use super::{Storm, stalled};
+use crate::stepping::judge::{Fault, FaultKind};
+use std::time::{Duration, Instant};
+
+/// Longest time that the killer spins after an announcement, in nanoseconds: most actions are shorter.
+const SPIN: u64 = 120_000;
+/// The same for one that recovers others.
+const RECOVERY_SPIN: u64 = 1_500_000;
+/// Actions that a victim does first, at most.
+const HEAD_START: u64 = 12;
+/// A writer that announces nothing for this long hangs.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Longer than a waiter waits before it looks whether the holder of a lock is dead.
+const LEFT_ALONE: Duration = Duration::from_millis(60);
+
+/// Kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strike {
+    One,
+    Two,
+    Group,
+    /// One, then one that recovers it.
+    Recoverer,
+}
+
+impl Storm<'_> {
+    /// One round: somebody dies, is recovered, and is held against the log.
+    pub(super) fn strike(&mut self) -> Result<(), Fault> {
+        let strike = match self.random.below(100) {
+            0..80 => Strike::One,
+            80..90 => Strike::Two,
+            90..92 => Strike::Group,
+            _ => Strike::Recoverer,
+        };
+        let first = self.random.below(WRITERS as u64) as usize;
+        self.wait_for_moment(first)?;
+        let dead: Vec<usize> = match strike {
+            Strike::One | Strike::Recoverer => vec![first],
+            Strike::Two => vec![first, (first + 1 + self.random.below(WRITERS as u64 - 1) as usize) % WRITERS],
+            Strike::Group => (0..WRITERS).collect(),
+        };
+        self.outcome.pairs += u64::from(strike == Strike::Two);
+        self.outcome.groups += u64::from(strike == Strike::Group);
+        self.kill(&dead, strike == Strike::Group)?;
+        if strike == Strike::Recoverer {
+            self.kill_recoverers()?;
+        }
+        self.recover(&dead)?;
+        for writer in dead {
+            self.hold_dead(writer)?;
+        }
+        self.look_after_the_living()
+    }
+
+    /// Waits until the writer has done something, then for a random part of its next action.
+    fn wait_for_moment(&mut self, writer: usize) -> Result<(), Fault> {
+        let slot = self.board.slot(writer);
+        let wanted = slot.get(Field::Announced) + 1 + self.random.below(HEAD_START);
+        let start = Instant::now();
+        while slot.get(Field::Announced) < wanted {
+            if start.elapsed() > SILENCE {
+                return Err(Fault::new(
+                    FaultKind::Stall,
+                    format!("writer {writer} does nothing: {:?}", slot.in_flight()),
+                ));
+            }
+            // Its log may be full.
+            self.take_logs()?;
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        spin(self.random.below(SPIN));
+        Ok(())
+    }
+
+    /// Kills them, and waits until the kernel has.
+    fn kill(&mut self, victims: &[usize], group: bool) -> Result<(), Fault> {
+        for &writer in victims {
+            let slot = self.board.slot(writer);
+            slot.set(Field::Condemned, slot.get(Field::Incarnation));
+        }
+        if group {
+            // SAFETY: a group of our own children, none of which has been waited for.
+            unsafe { libc::kill(-self.group, libc::SIGKILL) };
+        }
+        for &writer in victims {
+            if let Some(child) = self.writers[writer] {
+                // SAFETY: our own child, which has not been waited for.
+                unsafe { libc::kill(child, libc::SIGKILL) };
+            }
+        }
+        for &writer in victims {
+            let Some(child) = self.writers[writer].take() else { continue };
+            let mut status = 0;
+            // SAFETY: our own child; the status goes to our own word.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            if !libc::WIFSIGNALED(status) || libc::WTERMSIG(status) != libc::SIGKILL {
+                let text = format!("writer {writer} ended by itself, status {status:#x}");
+                return Err(Fault::new(FaultKind::Damage, text));
+            }
+            self.outcome.kills += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets a process recover what is there to recover, and kills it in the middle; perhaps also who recovers that one.
+    fn kill_recoverers(&mut self) -> Result<(), Fault> {
+        loop {
+            self.start(RECOVERER, true);
+            let slot = self.board.slot(RECOVERER);
+            let start = Instant::now();
+            while slot.get(Field::Announced) == 0 {
+                if start.elapsed() > SILENCE {
+                    return Err(Fault::new(FaultKind::Stall, "a process cannot attach beside a dead one"));
+                }
+                std::hint::spin_loop();
+            }
+            spin(self.random.below(RECOVERY_SPIN));
+            self.outcome.recoverers += u64::from(slot.get(Field::Returned) == 0);
+            self.kill(&[RECOVERER], false)?;
+            if self.random.chance(60) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Somebody recovers the dead: this process, one that lives, or whoever is held up by them.
+    fn recover(&mut self, dead: &[usize]) -> Result<(), Fault> {
+        let alive = (0..WRITERS).find(|&writer| self.writers[writer].is_some() && !dead.contains(&writer));
+        match (self.random.below(100), alive) {
+            (0..35, Some(writer)) => {
+                let slot = self.board.slot(writer);
+                let before = slot.get(Field::Sweeps);
+                slot.set(Field::Request, 1);
+                let start = Instant::now();
+                while slot.get(Field::Sweeps) == before {
+                    if start.elapsed() > SILENCE {
+                        return Err(Fault::new(FaultKind::Stall, format!("writer {writer} does not recover the dead")));
+                    }
+                    self.take_logs()?;
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
+            (35..40, Some(_)) => std::thread::sleep(LEFT_ALONE),
+            _ => {}
+        }
+        let start = now();
+        let swept = self.files.sweep();
+        swept.map_err(|error| Fault::new(FaultKind::Damage, format!("recovering: errno {}", error.raw_os_error())))?;
+        stalled("a recovery", Duration::from_nanos(now() - start)).map(drop)
+    }
+
+    /// Kills whoever lives, at the end.
+    pub(super) fn kill_all(&mut self) {
+        for child in self.writers.iter_mut().filter_map(Option::take) {
+            let mut status = 0;
+            // SAFETY: our own children, not waited for yet.
+            unsafe {
+                libc::kill(child, libc::SIGKILL);
+                libc::waitpid(child, &mut status, 0);
+            }
+        }
+    }
+}
+
+fn spin(nanoseconds: u64) {
+    let end = now() + nanoseconds;
+    while now() < end {
+        std::hint::spin_loop();
+    }
+}
