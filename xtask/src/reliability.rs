@@ -12,7 +12,12 @@ const BEGIN: &str = "<!-- harnesses: made by `cargo xtask reliability` -->\n";
 const END: &str = "<!-- end of harnesses -->\n";
 
 /// Test programs that end with lines of figures, as `storm: kills=1000 losses=0`.
-const HARNESSES: &[(&str, &str)] = &[("lifeboat-testkit", "killed_by_the_thousand")];
+const HARNESSES: &[(&str, &str)] = &[
+    ("lifeboat-testkit", "killed_by_the_thousand"),
+    ("lifeboat-testkit", "one_flipped_bit_in_any_metadata_byte"),
+    ("lifeboat-testkit", "hostile_regions"),
+    ("lifeboat-testkit", "fuzzed_bytes"),
+];
 
 /// First words of such lines.
 const KINDS: &[&str] = &["storm", "hostile", "fuzz", "models", "guard"];

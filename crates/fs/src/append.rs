@@ -161,7 +161,7 @@ impl FileSystem {
             let target = Target::decode(self.region().load(slot.map_at)?)?;
             let mut until = None;
             let base = at - at % EXTENT;
-            self.each_run(target, at % EXTENT, here, |from, _, place| {
+            self.each_run(inode, target, at % EXTENT, here, |from, _, place| {
                 if place.is_none() && until.is_none() {
                     until = Some(base + from);
                 }
@@ -186,7 +186,7 @@ impl FileSystem {
                 checksum::before_write(region, slot.checksum_at, lane.index(), (at % EXTENT) as u32, here as u32)?;
             let mut crc = claim.as_ref().map_or(0, |claim| claim.crc);
             let base = at - at % EXTENT;
-            self.each_run(target, at % EXTENT, here, |from, length, place| {
+            self.each_run(inode, target, at % EXTENT, here, |from, length, place| {
                 let place = place.ok_or(Errno::UCLEAN)?;
                 let offset = base + from - start;
                 crc = self.copy_piece(staged, offset, place, length, crc)?;

@@ -375,7 +375,7 @@ impl FileSystem {
             }
         }
         let mut unlinked = [0; UNITS];
-        let count = self.unlink_attributes(&mut transaction, before, &mut unlinked)?;
+        let count = self.unlink_attributes(&mut transaction, inode, before, &mut unlinked)?;
         // Last, so that a reader without a lock who finds the new block finds its units linked.
         transaction.set(inode.at() + inode::ATTRIBUTES, new.map_or(0, NewBlock::word))?;
         // No part of the transaction: writers of the file set it without a lock.
@@ -390,13 +390,14 @@ impl FileSystem {
     fn unlink_attributes(
         &self,
         transaction: &mut Transaction<'_, '_>,
+        inode: InodeId,
         word: u64,
         owners: &mut [u64; UNITS],
     ) -> Result<usize> {
         let mut count = 0;
         let Some(places) = Places::of_word(self.region(), word)? else { return Ok(0) };
         for (class, at) in places.units() {
-            let owner_at = space::find_owner(self.region(), class, at)?;
+            let owner_at = space::expect(self.region(), class, at, Kind::Attributes, inode.number())?;
             let owner = Owner::decode(self.region().load(owner_at)?).ok_or(DAMAGED)?;
             transaction.set(owner_at, owner.in_limbo().encode())?;
             *owners.get_mut(count).ok_or(DAMAGED)? = owner_at;
@@ -413,28 +414,9 @@ impl FileSystem {
         }
         let mut owners = [0; UNITS];
         let mut transaction = lane.begin();
-        let count = self.unlink_attributes(&mut transaction, word, &mut owners)?;
+        let count = self.unlink_attributes(&mut transaction, inode, word, &mut owners)?;
         transaction.set(inode.at() + inode::ATTRIBUTES, 0)?;
         transaction.commit(MustFence::nothing())?;
         self.settle(lane, inode, &owners[..count])
-    }
-
-    /// For a check: calls `unit` with class, offset and pointing word of every unit of the block; false from it, or a
-    /// word that cannot be, ends the look with false.
-    pub(crate) fn each_attribute_unit(
-        &self,
-        inode: InodeId,
-        mut unit: impl FnMut(Class, u64) -> Result<bool>,
-    ) -> Result<bool> {
-        let places = match Places::of_word(self.region(), self.field(inode, inode::ATTRIBUTES)?) {
-            Ok(None) => return Ok(true),
-            Ok(Some(places)) => places,
-            Err(_) => return Ok(false),
-        };
-        let mut good = true;
-        for (class, at) in places.units() {
-            good &= unit(class, at)?;
-        }
-        Ok(good)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 impl FileSystem {
     /// Attributes of an inode.
     pub fn stat(&self, inode: InodeId) -> Result<Stat> {
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         let mode = self.field(inode, inode::MODE)?;
         let ids = self.field(inode, inode::IDS)?;
         let kind = mode as u32 & inode::TYPE_MASK;
@@ -27,7 +27,7 @@ impl FileSystem {
         let stat = Stat {
             number: inode.number(),
             mode: mode as u32,
-            links: self.field(inode, inode::LINKS)? as u32,
+            links: self.links(inode)? as u32,
             uid: ids as u32,
             gid: (ids >> 32) as u32,
             device: if kind == inode::DIRECTORY { 0 } else { self.field(inode, inode::DEVICE)? },
@@ -39,7 +39,7 @@ impl FileSystem {
             born: self.field(inode, inode::BORN)? as i64,
             sealed: mode & inode::SEALED != 0,
         };
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         Ok(stat)
     }
 
@@ -48,7 +48,7 @@ impl FileSystem {
         if mode & !7 != 0 {
             return Err(Errno::INVAL);
         }
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         if mode == 0 { Ok(()) } else { self.permit(who, inode, mode) }
     }
 
@@ -56,7 +56,7 @@ impl FileSystem {
     /// them without a lock, and a word that others change cannot be redone.
     fn change(&self, inode: InodeId, fields: impl FnOnce(&Self) -> Result<[(u64, u64); 2]>) -> Result<()> {
         let lane = self.lane()?;
-        self.lock_inode(&lane, inode).map_err(|_| Errno::NOENT)?;
+        self.lock_inode(&lane, inode).map_err(inode::gone)?;
         let fields = fields(self)?;
         let mut transaction = lane.begin();
         for (field, value) in fields {
@@ -108,7 +108,7 @@ impl FileSystem {
     /// Sets times. Setting both to now needs write permission, anything else ownership.
     pub fn set_times(&self, who: &Caller<'_>, inode: InodeId, accessed: NewTime, modified: NewTime) -> Result<()> {
         if accessed == NewTime::Keep && modified == NewTime::Keep {
-            return self.validate(inode).map_err(|_| Errno::NOENT);
+            return self.exists(inode);
         }
         self.change(inode, |fs| {
             let owner = fs.field(inode, inode::IDS)? as u32;

@@ -110,6 +110,11 @@ impl FileSystem {
     pub(crate) fn zero_linked(&self, inode: InodeId, start: u64, end: u64) -> Result<()> {
         let mut at = start;
         while at < end {
+            // Holes may be vast: straight to the next extent with anything in it.
+            match self.next_mapped(inode, at / EXTENT)? {
+                Some(next) if next.saturating_mul(EXTENT) < end => at = at.max(next * EXTENT),
+                _ => break,
+            }
             let here = (end - at).min(EXTENT - at % EXTENT);
             if let Some(slot) = self.find_slot(inode, at / EXTENT)? {
                 let sum = Checksum::decode(self.region().load(slot.checksum_at)?)?;
@@ -117,7 +122,7 @@ impl FileSystem {
                     checksum::make_stale(self.region(), slot.checksum_at)?;
                 }
                 let target = Target::decode(self.region().load(slot.map_at)?)?;
-                self.each_run(target, at % EXTENT, here, |_, length, place| match place {
+                self.each_run(inode, target, at % EXTENT, here, |_, length, place| match place {
                     Some(place) => self.region().zero(place, length as usize).map(MustFence::fence),
                     None => Ok(()),
                 })?;

@@ -37,6 +37,7 @@ pub(crate) struct Checksum {
 }
 
 const END_TO_END: u64 = 1 << 3;
+const RESERVED: u64 = 0xf0 | 0x7f << 25;
 
 impl Checksum {
     pub(crate) const STALE: Checksum = Checksum { state: State::Stale, valid: 0, crc: 0, end_to_end: false };
@@ -51,7 +52,8 @@ impl Checksum {
             _ => return Err(DAMAGED),
         };
         let valid = (word >> 8) as u32 & 0x1_ffff;
-        if valid > 65536 {
+        let reserved = if state == State::Final { RESERVED } else { RESERVED | END_TO_END };
+        if valid > 65536 || word & reserved != 0 || (state == State::None && word != 0) {
             return Err(DAMAGED);
         }
         Ok(Checksum { state, valid, crc: (word >> 32) as u32, end_to_end: word & END_TO_END != 0 })

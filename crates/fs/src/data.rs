@@ -193,7 +193,7 @@ impl Write<'_, '_> {
             }
         }
         match slot {
-            Some(slot) if fs.is_mapped(target, at % EXTENT, here)? => {
+            Some(slot) if fs.is_mapped(self.inode, target, at % EXTENT, here)? => {
                 self.copy(slot, target, at % EXTENT, here, source)
             }
             _ => {
@@ -284,7 +284,7 @@ impl Write<'_, '_> {
         let fs = self.fs;
         checksum::make_stale(fs.region(), slot.checksum_at)?;
         let mut whole = true;
-        fs.each_run(target, 0, EXTENT, |from, length, place| {
+        fs.each_run(self.inode, target, 0, EXTENT, |from, length, place| {
             match place {
                 Some(place) => fs.region().copy_within(filled.unit.at + from, place, length as usize)?.fence(),
                 None => whole = false,
@@ -294,7 +294,7 @@ impl Write<'_, '_> {
         if !whole {
             fs.provide_blocks(self.lane, self.inode, slot, 0, EXTENT)?;
             let target = Target::decode(fs.region().load(slot.map_at)?)?;
-            fs.each_run(target, 0, EXTENT, |from, length, place| {
+            fs.each_run(self.inode, target, 0, EXTENT, |from, length, place| {
                 let place = place.ok_or(DAMAGED)?;
                 fs.region().copy_within(filled.unit.at + from, place, length as usize).map(MustFence::fence)
             })?;
@@ -324,7 +324,7 @@ impl Write<'_, '_> {
         let claim = checksum::before_write(region, slot.checksum_at, self.lane.index(), from as u32, length as u32)?;
         let mut crc = claim.as_ref().map(|claim| claim.crc);
         let mut data = Some(MustFence::nothing());
-        let copied = fs.each_run(target, from, length, |_, length, place| {
+        let copied = fs.each_run(self.inode, target, from, length, |_, length, place| {
             let place = place.ok_or(Errno::STALE)?;
             source.take(length as usize, |piece, skip, here, done| {
                 let fence = match &mut crc {

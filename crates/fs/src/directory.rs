@@ -4,8 +4,9 @@
 //! Readers take no lock: a directory's sequence word is odd while it is changed, and a look-up between two equal even
 //! values saw one state.
 //!
-//! An entry, 64 bytes: {next map word, key, inode id, length 0..8 | kind 8..16 | offset of a long name / 64 in 24..64,
-//! 32 bytes of name}. Names longer than 32 bytes lie wholly in a cell of their own.
+//! An entry, 64 bytes: {next map word, key, inode id, length 0..8 | kind 8..16 | check sum 16..24 | offset of a long name / 64 in
+//! 24..64, 32 bytes of name}. Names longer than 32 bytes lie wholly in a cell of their own. The check sum speaks for key, inode id
+//! and the rest of its word, the key for the name; so a flipped bit is an error, never the file of another name.
 
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
@@ -14,25 +15,25 @@ use crate::{Errno, NAME_LONGEST, Result};
 use core::sync::atomic::{Ordering, fence};
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::CELL;
-use lifeboat_region::owner::{Kind, Owner};
+use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::space::{self, Class, Unit};
 use lifeboat_region::{DAMAGED, MustFence};
 
 pub(crate) const NEXT: u64 = 0;
-const KEY: u64 = 8;
+pub(crate) const KEY: u64 = 8;
 pub(crate) const CHILD: u64 = 16;
 pub(crate) const INFO: u64 = 24;
-const NAME: u64 = 32;
-const NAME_INLINE: usize = 32;
+pub(crate) const NAME: u64 = 32;
+pub(crate) const NAME_INLINE: usize = 32;
 
 /// Chains longer than this are split.
 const CHAIN_LONGEST: usize = 8;
 /// Levels of five bits in a key of 63.
-const DEPTH_LARGEST: u32 = 12;
+pub(crate) const DEPTH_LARGEST: u32 = 12;
 /// No honest chain is longer: it would need this many equal keys.
 const CHAIN_LIMIT: usize = 4096;
 /// Low bits of a key that tell names of one hash apart.
-const ORDINALS: u64 = 16;
+pub(crate) const ORDINALS: u64 = 16;
 /// Keys below are the cookies of `.` and `..`.
 const KEY_SMALLEST: u64 = 16;
 /// Spins before a reader takes the lock of a directory whose writer may have died.
@@ -53,15 +54,23 @@ pub(crate) struct Found {
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'n> {
     pub(crate) bytes: &'n [u8],
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
-fn digit(key: u64, depth: u32) -> u64 {
+pub(crate) fn digit(key: u64, depth: u32) -> u64 {
     key >> (58 - 5 * depth) & (INDEX_WORDS - 1)
 }
 
 fn info(length: usize, kind: u8, long_at: u64) -> u64 {
     length as u64 | (kind as u64) << 8 | (long_at >> 6) << 24
+}
+
+/// The word with the check sum of an entry. Every single flipped bit of the three words changes the sum: the multiplier
+/// has no eight equal bits in a row.
+pub(crate) const fn sealed_info(key: u64, child: u64, info: u64) -> u64 {
+    const SUM: u64 = 0xff << 16;
+    let mixed = (key ^ child.rotate_left(17) ^ (info & !SUM).rotate_left(41)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    info & !SUM | (mixed >> 56) << 16
 }
 
 impl FileSystem {
@@ -74,23 +83,60 @@ impl FileSystem {
         Ok(Name { bytes, hash: ((hash >> 1) & !(ORDINALS - 1)).max(KEY_SMALLEST) })
     }
 
-    fn entry_owner(&self, at: u64) -> Result<()> {
-        space::find_owner(self.region(), Class::Entry, at).map(|_| ())
+    /// Whether a unit belongs to this directory, as `read` sees the owner words.
+    fn belongs(
+        &self,
+        read: &dyn Fn(u64) -> Result<u64>,
+        dir: InodeId,
+        class: Class,
+        at: u64,
+        kind: Kind,
+    ) -> Result<()> {
+        let owner = Owner::decode(read(space::find_owner(self.region(), class, at)?)?).ok_or(DAMAGED)?;
+        let whole = owner.state == State::Live && owner.kind == kind && owner.holder as u64 == dir.number();
+        if whole { Ok(()) } else { Err(DAMAGED) }
     }
 
-    fn matches(&self, at: u64, name: &Name<'_>) -> Result<bool> {
+    fn belongs_now(&self, dir: InodeId, class: Class, at: u64, kind: Kind) -> Result<()> {
+        self.belongs(&|at| self.region().load(at), dir, class, at, kind)
+    }
+
+    /// Key and length word of an entry of this directory, checked.
+    fn entry_head(&self, dir: InodeId, at: u64) -> Result<(u64, u64)> {
         let region = self.region();
-        if region.load(at + KEY)? & !(ORDINALS - 1) != name.hash {
-            return Ok(false);
+        self.belongs_now(dir, Class::Entry, at, Kind::Entry)?;
+        let (key, info) = (region.load(at + KEY)?, region.load(at + INFO)?);
+        if sealed_info(key, region.load(at + CHILD)?, info) != info {
+            return Err(DAMAGED);
         }
-        let info = region.load(at + INFO)?;
-        if info as u8 as usize != name.bytes.len() {
+        Ok((key, info))
+    }
+
+    fn matches(&self, dir: InodeId, at: u64, name: &Name<'_>) -> Result<bool> {
+        let (key, info) = self.entry_head(dir, at)?;
+        if key & !(ORDINALS - 1) != name.hash || info as u8 as usize != name.bytes.len() {
             return Ok(false);
         }
         let mut stored = [0u8; NAME_LONGEST];
         let stored = &mut stored[..name.bytes.len()];
-        region.read_bytes(name_at(at, info), stored)?;
-        Ok(stored == name.bytes)
+        self.read_name(dir, at, info, stored)?;
+        if stored == name.bytes {
+            return Ok(true);
+        }
+        // Another name of the same hash, or a damaged one.
+        if self.name(stored)?.hash == name.hash { Ok(false) } else { Err(DAMAGED) }
+    }
+
+    fn read_name(&self, dir: InodeId, at: u64, info: u64, into: &mut [u8]) -> Result<()> {
+        let place = match (info >> 24) << 6 {
+            0 if into.len() <= NAME_INLINE => at + NAME,
+            0 => return Err(DAMAGED),
+            long_at => {
+                self.belongs_now(dir, Class::Cell, long_at, Kind::Name)?;
+                long_at
+            }
+        };
+        self.region().read_bytes(place, into)
     }
 
     /// Walks to the leaf word for `key`; answers its offset and depth.
@@ -102,7 +148,7 @@ impl FileSystem {
             if depth == DEPTH_LARGEST || height as u32 != depth + 1 {
                 return Err(DAMAGED);
             }
-            space::find_owner(self.region(), Class::Cell, node)?;
+            self.belongs(read, dir, Class::Cell, node, Kind::Index)?;
             at = node + digit(key, depth) * 8;
             depth += 1;
         }
@@ -117,8 +163,7 @@ impl FileSystem {
                 Target::Hole => return Ok(None),
                 _ => return Err(DAMAGED),
             };
-            self.entry_owner(at)?;
-            if self.matches(at, name)? {
+            if self.matches(dir, at, name)? {
                 let child = InodeId::from_word(read(at + CHILD)?);
                 return Ok(Some(Found { at, link_at, child }));
             }
@@ -141,7 +186,7 @@ impl FileSystem {
                 let result = read();
                 fence(Ordering::Acquire);
                 if sequence.load(Ordering::Relaxed) == before {
-                    return result;
+                    return self.unless_removed(dir, result);
                 }
             }
             core::hint::spin_loop();
@@ -150,6 +195,17 @@ impl FileSystem {
         let lane = self.lane()?;
         self.lock_inode(&lane, dir)?;
         read()
+    }
+
+    /// What an error means that was met without a lock: the directory may have been removed meanwhile.
+    fn unless_removed<T>(&self, dir: InodeId, result: Result<T>) -> Result<T> {
+        if result.as_ref().err() == Some(&DAMAGED) {
+            self.exists(dir)?;
+            if self.links(dir)? == 0 {
+                return Err(Errno::NOENT);
+            }
+        }
+        result
     }
 
     /// Finds a name without a lock.
@@ -173,7 +229,7 @@ impl FileSystem {
         let mut length = 0;
         let mut at = transaction.get(head_at)?;
         while let Target::Entry(entry) = Target::decode(at)? {
-            self.entry_owner(entry)?;
+            self.belongs(&|at| transaction.get(at), dir, Class::Entry, entry, Kind::Entry)?;
             if self.region().load(entry + KEY)? & !(ORDINALS - 1) == name.hash {
                 ordinal = ordinal.max((self.region().load(entry + KEY)? & (ORDINALS - 1)) + 1);
             }
@@ -257,7 +313,8 @@ impl FileSystem {
             name_at = cell.at;
         }
         region.write_bytes(name_at, name.bytes)?.fence();
-        for (field, value) in [(KEY, key), (CHILD, child.to_word()), (INFO, info(name.bytes.len(), kind, long_at))] {
+        let info = sealed_info(key, child.to_word(), info(name.bytes.len(), kind, long_at));
+        for (field, value) in [(KEY, key), (CHILD, child.to_word()), (INFO, info)] {
             region.commit(entry.at + field, value, MustFence::nothing())?;
         }
         self.link_unit(transaction, &entry, Kind::Entry, dir)?;
@@ -269,11 +326,11 @@ impl FileSystem {
         transaction.guard(dir.at() + inode::SEQUENCE)?;
         let next = transaction.get(found.at + NEXT)?;
         transaction.set(found.link_at, next)?;
-        let owner_at = space::find_owner(self.region(), Class::Entry, found.at)?;
+        let owner_at = space::expect(self.region(), Class::Entry, found.at, Kind::Entry, dir.number())?;
         self.free_word(transaction, owner_at)?;
         let long_at = (self.region().load(found.at + INFO)? >> 24) << 6;
         if long_at != 0 {
-            let owner_at = space::find_owner(self.region(), Class::Cell, long_at)?;
+            let owner_at = space::expect(self.region(), Class::Cell, long_at, Kind::Name, dir.number())?;
             self.free_word(transaction, owner_at)?;
         }
         Ok(())
@@ -290,8 +347,9 @@ impl FileSystem {
     ) -> Result<()> {
         transaction.guard(dir.at() + inode::SEQUENCE)?;
         transaction.set(found.at + CHILD, child.to_word())?;
-        let info = self.region().load(found.at + INFO)?;
-        transaction.set(found.at + INFO, info & !0xff00 | (kind as u64) << 8)
+        let info = self.region().load(found.at + INFO)? & !0xff00 | (kind as u64) << 8;
+        let key = self.region().load(found.at + KEY)?;
+        transaction.set(found.at + INFO, sealed_info(key, child.to_word(), info))
     }
 
     fn free_word(&self, transaction: &mut Transaction<'_, '_>, owner_at: u64) -> Result<()> {
@@ -301,28 +359,27 @@ impl FileSystem {
 
     /// Whether a directory has no names. Its lock is held.
     pub(crate) fn is_empty_directory(&self, dir: InodeId) -> Result<bool> {
-        let root = self.field(dir, inode::ROOT)?;
-        Ok(self.entry_after(root, 0)?.is_none())
+        Ok(self.entry_after(dir, 0)?.is_none())
     }
 
-    /// The entry with the smallest key above `key` below the map word `word`.
-    pub(crate) fn entry_after(&self, word: u64, key: u64) -> Result<Option<(u64, u64)>> {
-        self.entry_below(word, key, 0, true)
+    /// The entry with the smallest key above `key`: its offset and key.
+    pub(crate) fn entry_after(&self, dir: InodeId, key: u64) -> Result<Option<(u64, u64)>> {
+        self.entry_below(dir, self.field(dir, inode::ROOT)?, key, 0, true)
     }
 
     /// As [`FileSystem::entry_after`] at some depth; `edge`: on the way down to `key`, not right of it.
-    fn entry_below(&self, word: u64, key: u64, depth: u32, edge: bool) -> Result<Option<(u64, u64)>> {
+    fn entry_below(&self, dir: InodeId, word: u64, key: u64, depth: u32, edge: bool) -> Result<Option<(u64, u64)>> {
         match Target::decode(word)? {
             Target::Hole => Ok(None),
-            Target::Entry(_) => self.smallest_in_chain(word, key),
+            Target::Entry(_) => self.smallest_in_chain(dir, word, key),
             Target::Index(node, height) if depth < DEPTH_LARGEST && height as u32 == depth + 1 => {
-                space::find_owner(self.region(), Class::Cell, node)?;
+                self.belongs_now(dir, Class::Cell, node, Kind::Index)?;
                 let first = if edge { digit(key, depth) } else { 0 };
                 for child in first..INDEX_WORDS {
                     let below = self.region().load(node + child * 8)?;
                     // Left of the first child everything is smaller. Right of it everything should be larger, and is
                     // compared all the same: a cookie that went back would make a reader read for ever.
-                    if let Some(found) = self.entry_below(below, key, depth + 1, edge && child == first)? {
+                    if let Some(found) = self.entry_below(dir, below, key, depth + 1, edge && child == first)? {
                         return Ok(Some(found));
                     }
                 }
@@ -332,13 +389,12 @@ impl FileSystem {
         }
     }
 
-    fn smallest_in_chain(&self, head: u64, key: u64) -> Result<Option<(u64, u64)>> {
+    fn smallest_in_chain(&self, dir: InodeId, head: u64, key: u64) -> Result<Option<(u64, u64)>> {
         let mut best: Option<(u64, u64)> = None;
         let mut word = head;
         for _ in 0..CHAIN_LIMIT {
             let Target::Entry(at) = Target::decode(word)? else { return Ok(best) };
-            self.entry_owner(at)?;
-            let this = self.region().load(at + KEY)?;
+            let (this, _) = self.entry_head(dir, at)?;
             if this > key && best.is_none_or(|(_, smallest)| this < smallest) {
                 best = Some((at, this));
             }
@@ -348,17 +404,14 @@ impl FileSystem {
     }
 
     /// Reads an entry's name into `into`; answers its length, its kind and its child.
-    pub(crate) fn entry(&self, at: u64, into: &mut [u8; NAME_LONGEST]) -> Result<(u8, u8, InodeId)> {
-        let info = self.region().load(at + INFO)?;
+    pub(crate) fn entry(&self, dir: InodeId, at: u64, into: &mut [u8; NAME_LONGEST]) -> Result<(u8, u8, InodeId)> {
+        let (key, info) = self.entry_head(dir, at)?;
         let length = info as u8;
-        self.region().read_bytes(name_at(at, info), &mut into[..length as usize])?;
+        let name = &mut into[..length as usize];
+        self.read_name(dir, at, info, name)?;
+        if self.name(name)?.hash != key & !(ORDINALS - 1) {
+            return Err(DAMAGED);
+        }
         Ok((length, (info >> 8) as u8, InodeId::from_word(self.region().load(at + CHILD)?)))
-    }
-}
-
-fn name_at(entry: u64, info: u64) -> u64 {
-    match (info >> 24) << 6 {
-        0 => entry + NAME,
-        long_at => long_at,
     }
 }

@@ -151,13 +151,13 @@ impl FileSystem {
         inode: InodeId,
         work: impl FnOnce(&AttributeBlock<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         if self.field(inode, inode::ATTRIBUTES)? == 0 {
-            return self.validate(inode).map(|()| None).map_err(|_| Errno::NOENT);
+            return self.exists(inode).map(|()| None);
         }
         let lane = self.lane()?;
         lane.announce(inode.to_word(), 0, 0)?;
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         match AttributeBlock::load(self, inode, self.field(inode, inode::ATTRIBUTES)?)? {
             Some(block) => work(&block).map(Some),
             None => Ok(None),
@@ -186,7 +186,7 @@ impl FileSystem {
         for _ in 0..crate::TRIES {
             let lane = self.lane()?;
             lane.announce(inode.to_word(), 0, 0)?;
-            self.validate(inode).map_err(|_| Errno::NOENT)?;
+            self.exists(inode)?;
             let before = self.field(inode, inode::ATTRIBUTES)?;
             let old = AttributeBlock::load(self, inode, before)?;
             let found = match &old {
@@ -196,7 +196,7 @@ impl FileSystem {
             allowed(found.as_ref())?;
             let new = self.build_attributes(&lane, old.as_ref(), name, value)?;
             lane.lock(inode.at() + inode::LOCK, self)?;
-            self.validate(inode).map_err(|_| Errno::NOENT)?;
+            self.exists(inode)?;
             if self.field(inode, inode::ATTRIBUTES)? == before {
                 return self.exchange_attributes(&lane, inode, before, new.as_ref());
             }
@@ -207,7 +207,7 @@ impl FileSystem {
     /// Whether attributes of this namespace may be read or written, as the kernel's `xattr_permission` and capability
     /// checks say.
     fn permit_attribute(&self, who: &Caller<'_>, inode: InodeId, name: &[u8], wanted: u32) -> Result<()> {
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         let refused = if wanted == WRITE { Errno::PERM } else { Errno::NODATA };
         match split(name).0 {
             Namespace::System => return Ok(()),

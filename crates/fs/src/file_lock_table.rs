@@ -17,11 +17,10 @@
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::{Errno, Result};
-use core::sync::atomic::Ordering;
 use lifeboat_region::image::Image;
 use lifeboat_region::lane::{self, Lane, Transaction};
 use lifeboat_region::layout::{FILE_LOCK, FILE_LOCK_HIGH_WATER};
-use lifeboat_region::{DAMAGED, MustFence, sleep};
+use lifeboat_region::{DAMAGED, MustFence, high_water, sleep};
 
 const STATE: u64 = 3;
 const FREE: u64 = 0;
@@ -182,10 +181,7 @@ impl FileSystem {
                 _ => false,
             };
             if free && self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
-                let highest = self.region().word(FILE_LOCK_HIGH_WATER)?;
-                if highest.load(Ordering::Acquire) <= index {
-                    highest.fetch_max(index + 1, Ordering::SeqCst);
-                }
+                high_water::raise(self.region(), FILE_LOCK_HIGH_WATER, index + 1)?;
                 return Ok(at);
             }
         }
@@ -359,7 +355,7 @@ impl FileSystem {
     }
 
     fn records_used(&self) -> Result<u64> {
-        Ok(self.region().load(FILE_LOCK_HIGH_WATER)?.min(self.region().geometry().file_locks))
+        high_water::read(self.region(), FILE_LOCK_HIGH_WATER, self.region().geometry().file_locks)
     }
 
     /// Every record of `holder`: its offset, its inode, and whether it only waits.

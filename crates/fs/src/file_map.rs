@@ -25,8 +25,9 @@ pub(crate) struct Slot {
 }
 
 impl FileSystem {
-    fn node(&self, at: u64) -> Result<u64> {
-        space::find_owner(self.region(), Class::Cell, at).map(|_| at)
+    /// A node of this file's map.
+    fn node(&self, inode: InodeId, at: u64, kind: Kind) -> Result<u64> {
+        space::expect(self.region(), Class::Cell, at, kind, inode.number()).map(|_| at)
     }
 
     /// The words of an extent; `None` when no node covers it, which reads as a hole.
@@ -47,13 +48,13 @@ impl FileSystem {
                     }
                     left %= span(height);
                     expected = Some(height - 1);
-                    word = self.region().load(self.node(node)? + child * 8)?;
+                    word = self.region().load(self.node(inode, node, Kind::Index)? + child * 8)?;
                 }
                 Target::Extents(node) => {
                     if left >= EXTENTS_PER_NODE {
                         return Ok(None);
                     }
-                    let at = self.node(node)? + left * 16;
+                    let at = self.node(inode, node, Kind::Extents)? + left * 16;
                     return Ok(Some(Slot { map_at: at, checksum_at: at + 8 }));
                 }
                 Target::Hole if expected.is_some() => return Ok(None),
@@ -69,16 +70,16 @@ impl FileSystem {
 
     /// The first extent at or after `from` that is not a hole.
     pub(crate) fn next_mapped(&self, inode: InodeId, from: u64) -> Result<Option<u64>> {
-        self.next_below(self.field(inode, inode::ROOT)?, 0, from, HEIGHT_LARGEST + 1)
+        self.next_below(inode, self.field(inode, inode::ROOT)?, 0, from, HEIGHT_LARGEST + 1)
     }
 
-    fn next_below(&self, word: u64, base: u64, from: u64, above: u8) -> Result<Option<u64>> {
+    fn next_below(&self, inode: InodeId, word: u64, base: u64, from: u64, above: u8) -> Result<Option<u64>> {
         match Target::decode(word)? {
             Target::Hole => Ok(None),
             Target::Extent(_) | Target::Block(_) | Target::Blocks(_) => Ok((base >= from).then_some(base)),
             Target::Extents(node) => {
                 for index in from.saturating_sub(base)..EXTENTS_PER_NODE {
-                    if self.region().load(self.node(node)? + index * 16)? != 0 {
+                    if self.region().load(self.node(inode, node, Kind::Extents)? + index * 16)? != 0 {
                         return Ok(Some(base + index));
                     }
                 }
@@ -86,8 +87,8 @@ impl FileSystem {
             }
             Target::Index(node, height) if height > 0 && height < above => {
                 for index in from.saturating_sub(base) / span(height)..INDEX_WORDS {
-                    let below = self.region().load(self.node(node)? + index * 8)?;
-                    let found = self.next_below(below, base + index * span(height), from, height)?;
+                    let below = self.region().load(self.node(inode, node, Kind::Index)? + index * 8)?;
+                    let found = self.next_below(inode, below, base + index * span(height), from, height)?;
                     if found.is_some() {
                         return Ok(found);
                     }
@@ -164,7 +165,11 @@ impl FileSystem {
     fn grow_below(&self, lane: &Lane<'_>, inode: InodeId, node: u64, height: u8, extent: u64) -> Result<()> {
         let (mut node, mut height, mut left) = (node, height, extent);
         loop {
-            let at = self.node(node)? + left / span(height) * 8;
+            let child = left / span(height);
+            if child >= INDEX_WORDS {
+                return Err(DAMAGED);
+            }
+            let at = self.node(inode, node, Kind::Index)? + child * 8;
             left %= span(height);
             match Target::decode(self.region().load(at)?)? {
                 Target::Index(below, lower) if lower + 1 == height && lower > 0 => (node, height) = (below, lower),
@@ -185,26 +190,29 @@ impl FileSystem {
     }
 
     /// Where the block with number `block` of an extent lies; `None` in a hole.
-    pub(crate) fn block_at(&self, target: Target, block: u64) -> Result<Option<u64>> {
+    pub(crate) fn block_at(&self, inode: InodeId, target: Target, block: u64) -> Result<Option<u64>> {
         let region = self.region();
+        let expect = |class, at| space::expect(region, class, at, Kind::Data, inode.number());
         match target {
             Target::Extent(at) => {
-                space::find_owner(region, Class::Extent, at)?;
+                expect(Class::Extent, at)?;
                 Ok(Some(at + block * BLOCK))
             }
             Target::Block(at) if block == 0 => {
-                space::find_owner(region, Class::Block, at)?;
+                expect(Class::Block, at)?;
                 Ok(Some(at))
             }
             Target::Hole | Target::Block(_) => Ok(None),
-            Target::Blocks(node) => match Target::decode(region.load(self.node(node)? + block * 8)?)? {
-                Target::Hole => Ok(None),
-                Target::Block(at) => {
-                    space::find_owner(region, Class::Block, at)?;
-                    Ok(Some(at))
+            Target::Blocks(node) => {
+                match Target::decode(region.load(self.node(inode, node, Kind::Blocks)? + block * 8)?)? {
+                    Target::Hole => Ok(None),
+                    Target::Block(at) => {
+                        expect(Class::Block, at)?;
+                        Ok(Some(at))
+                    }
+                    _ => Err(DAMAGED),
                 }
-                _ => Err(DAMAGED),
-            },
+            }
             _ => Err(DAMAGED),
         }
     }
@@ -213,13 +221,14 @@ impl FileSystem {
     /// `[from, from + length)` of an extent.
     pub(crate) fn each_run(
         &self,
+        inode: InodeId,
         target: Target,
         from: u64,
         length: u64,
         mut piece: impl FnMut(u64, u64, Option<u64>) -> Result<()>,
     ) -> Result<()> {
         if let Target::Extent(_) = target {
-            let at = self.block_at(target, 0)?.map(|at| at + from);
+            let at = self.block_at(inode, target, 0)?.map(|at| at + from);
             return piece(from, length, at);
         }
         let end = from + length;
@@ -227,7 +236,7 @@ impl FileSystem {
         while at < end {
             let block = at / BLOCK;
             let here = (end - at).min(BLOCK - at % BLOCK);
-            let found = self.block_at(target, block)?.map(|found| found + at % BLOCK);
+            let found = self.block_at(inode, target, block)?.map(|found| found + at % BLOCK);
             piece(at, here, found)?;
             at += here;
         }
@@ -235,9 +244,9 @@ impl FileSystem {
     }
 
     /// Whether every byte of `[from, from + length)` of an extent has a place.
-    pub(crate) fn is_mapped(&self, target: Target, from: u64, length: u64) -> Result<bool> {
+    pub(crate) fn is_mapped(&self, inode: InodeId, target: Target, from: u64, length: u64) -> Result<bool> {
         let mut whole = true;
-        self.each_run(target, from, length, |_, _, at| {
+        self.each_run(inode, target, from, length, |_, _, at| {
             whole &= at.is_some();
             Ok(())
         })?;

@@ -42,7 +42,7 @@ impl FileSystem {
         let ids = rustix::process::getuid().as_raw() as u64 | (rustix::process::getgid().as_raw() as u64) << 32;
         let fields = [
             (inode::MODE, (inode::DIRECTORY | 0o755) as u64),
-            (inode::LINKS, 2),
+            (inode::LINKS, inode::links_word(2)),
             (inode::IDS, ids),
             (inode::ACCESSED, now),
             (inode::MODIFIED, now),
@@ -60,26 +60,41 @@ impl FileSystem {
     /// The file system of `region`, which programs see under the absolute path `prefix`. [`DAMAGED`] when there is no
     /// root: the region was never formatted, or is damaged.
     pub fn attach(region: Region, prefix: &[u8]) -> Result<FileSystem> {
-        let mut bytes = [0; PREFIX_LONGEST];
-        bytes.get_mut(..prefix.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(prefix);
+        if prefix.len() > PREFIX_LONGEST {
+            return Err(Errno::NAMETOOLONG);
+        }
         let number = first_cell(&region);
         let owner_at = space::find_owner(&region, Class::Cell, number * CELL)?;
         let owner = Owner::decode(region.load(owner_at)?).ok_or(DAMAGED)?;
         let root = InodeId::new(number, owner.generation);
         let mode = region.load(root.at() + inode::MODE)? as u32;
-        if owner.state != State::Live || owner.kind != Kind::Inode || mode & inode::TYPE_MASK != inode::DIRECTORY {
+        let is_root = owner.state == State::Live && owner.kind == Kind::Inode && owner.holder as u64 == number;
+        if !is_root || owner.generation != 0 || mode & inode::TYPE_MASK != inode::DIRECTORY {
             return Err(DAMAGED);
         }
-        Ok(FileSystem {
+        Ok(FileSystem::with_root(region, root, prefix))
+    }
+
+    /// As [`FileSystem::attach`], for a check: also of a region whose root is damaged.
+    pub fn attach_to_check(region: Region) -> FileSystem {
+        let root = InodeId::new(first_cell(&region), 0);
+        FileSystem::with_root(region, root, b"/")
+    }
+
+    fn with_root(region: Region, root: InodeId, prefix: &[u8]) -> FileSystem {
+        let mut bytes = [0; PREFIX_LONGEST];
+        let prefix_length = prefix.len().min(PREFIX_LONGEST);
+        bytes[..prefix_length].copy_from_slice(&prefix[..prefix_length]);
+        FileSystem {
             region,
             root,
             prefix: bytes,
-            prefix_length: prefix.len(),
+            prefix_length,
             predecessors_done: AtomicBool::new(false),
             open_file_cursor: AtomicU32::new(0),
             process_locks: AtomicBool::new(false),
             claims: None,
-        })
+        }
     }
 
     /// The region.

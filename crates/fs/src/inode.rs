@@ -2,6 +2,7 @@
 
 use crate::file_system::FileSystem;
 use crate::{Errno, Result};
+use lifeboat_region::DAMAGED;
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::CELL;
 use lifeboat_region::owner::{Kind, Owner, State};
@@ -10,7 +11,7 @@ use lifeboat_region::space::{self, Class};
 /// Lock word.
 pub(crate) const LOCK: u64 = 0;
 /// Odd while a directory is being changed, or what lies beyond a file's size is zeroed or unlinked.
-pub(crate) const SEQUENCE: u64 = 8;
+pub(crate) const SEQUENCE: u64 = lifeboat_region::layout::INODE_SEQUENCE;
 /// Bytes in 0..48, truncations in 48..64.
 pub(crate) const SIZE: u64 = 16;
 /// Map word: the file's map, or the directory's index.
@@ -19,7 +20,7 @@ pub(crate) const ROOT: u64 = 24;
 pub(crate) const ROOT_CHECKSUM: u64 = 32;
 /// Type and permissions in 0..32, flags in 32..64.
 pub(crate) const MODE: u64 = 40;
-/// Hard links.
+/// Hard links in 0..32, their complement in 32..64: what has none left is freed, so a flipped bit must not say so.
 pub(crate) const LINKS: u64 = 48;
 /// User in 0..32, group in 32..64.
 pub(crate) const IDS: u64 = 56;
@@ -55,6 +56,9 @@ pub(crate) const SEALED: u64 = 1 << 32;
 
 /// Flag: has no name yet, but may get one (`O_TMPFILE` without `O_EXCL`).
 pub(crate) const LINKABLE: u64 = 1 << 33;
+
+/// Most hard links of an inode.
+pub(crate) const LINKS_LARGEST: u64 = 1 << 31;
 
 /// Largest size: 48 bits.
 pub(crate) const SIZE_LARGEST: u64 = (1 << 48) - 1;
@@ -111,9 +115,25 @@ pub(crate) const fn size_word(size: u64, truncations: u64) -> u64 {
     size & SIZE_LARGEST | truncations << 48
 }
 
+/// Hard links of a word; [`DAMAGED`] when the complement does not agree, or no inode has so many.
+pub(crate) fn links_of(word: u64) -> Result<u64> {
+    let links = word as u32;
+    if links == !((word >> 32) as u32) && links as u64 <= LINKS_LARGEST { Ok(links as u64) } else { Err(DAMAGED) }
+}
+
+/// The word for so many hard links.
+pub(crate) const fn links_word(links: u64) -> u64 {
+    links as u32 as u64 | (!(links as u32) as u64) << 32
+}
+
 /// `d_type` of a mode.
 pub(crate) const fn entry_kind(mode: u32) -> u8 {
     ((mode & TYPE_MASK) >> 12) as u8
+}
+
+/// What a path answers whose inode is gone by now.
+pub(crate) fn gone(error: Errno) -> Errno {
+    if error == Errno::STALE { Errno::NOENT } else { error }
 }
 
 impl FileSystem {
@@ -131,6 +151,16 @@ impl FileSystem {
         } else {
             Err(Errno::STALE)
         }
+    }
+
+    /// As [`FileSystem::validate`]; `NOENT` when it is gone.
+    pub(crate) fn exists(&self, inode: InodeId) -> Result<()> {
+        self.validate(inode).map_err(gone)
+    }
+
+    /// Hard links.
+    pub(crate) fn links(&self, inode: InodeId) -> Result<u64> {
+        links_of(self.field(inode, LINKS)?)
     }
 
     pub(crate) fn mode(&self, inode: InodeId) -> Result<u32> {

@@ -33,9 +33,15 @@ pub(crate) enum Target {
     Cell(u64),
 }
 
+const RESERVED: u64 = 0xffff00;
+
 impl Target {
     pub(crate) fn decode(word: u64) -> Result<Target> {
         let at = (word >> 24) << 6;
+        // Other tiers and copies elsewhere do not exist yet, nor does a height of anything but an index node.
+        if word & RESERVED != 0 || (word & 15 != 5 && word & 0xf0 != 0) {
+            return Err(DAMAGED);
+        }
         Ok(match word & 15 {
             0 if word == 0 => Target::Hole,
             1 => Target::Extent(at),

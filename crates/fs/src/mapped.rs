@@ -128,7 +128,7 @@ impl FileSystem {
                 checksum::make_stale(self.region(), slot.checksum_at)?;
             }
             let target = Target::decode(self.region().load(slot.map_at)?)?;
-            self.each_run(target, at % EXTENT, here, |from, _, place| match (place, target) {
+            self.each_run(inode, target, at % EXTENT, here, |from, _, place| match (place, target) {
                 (None, _) if holes == Holes::Leave => Ok(()),
                 (None, _) => Err(DAMAGED),
                 (Some(_), Target::Extent(at)) if from >= at % EXTENT => self.mark_mapped(Class::Extent, at),
@@ -174,7 +174,7 @@ impl FileSystem {
         self.each_mapped_extent(range, end, |at, here, slot| {
             let target = Target::decode(self.region().load(slot.map_at)?)?;
             let base = at - at % EXTENT;
-            self.each_run(target, at % EXTENT, here, |from, length, place| {
+            self.each_run(range.inode, target, at % EXTENT, here, |from, length, place| {
                 let Some(region_offset) = place else {
                     return if range.holes == Holes::Leave { Ok(()) } else { Err(DAMAGED) };
                 };

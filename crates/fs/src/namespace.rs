@@ -3,7 +3,7 @@
 use crate::attributes::{GROUP_EXECUTE, SETGID};
 use crate::claim::Claim;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId, entry_kind};
+use crate::inode::{self, InodeId, LINKS_LARGEST, entry_kind, gone, links_of, links_word};
 use crate::types::Caller;
 use crate::walk::{EXECUTE, Ending, Last, Place, WRITE};
 use crate::{Errno, Result};
@@ -13,8 +13,6 @@ use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::Class;
 use lifeboat_region::{DAMAGED, MustFence, process};
 
-/// Most hard links of an inode.
-const LINKS_LARGEST: u64 = 1 << 31;
 /// Sticky bit: only owners remove names.
 const STICKY: u32 = 0o1000;
 
@@ -50,7 +48,7 @@ impl FileSystem {
         let now = process::now() as u64;
         let fields = [
             (inode::MODE, mode as u64 | new.flags),
-            (inode::LINKS, new.links),
+            (inode::LINKS, links_word(new.links)),
             (inode::IDS, who.uid as u64 | (gid as u64) << 32),
             (inode::ACCESSED, now),
             (inode::MODIFIED, now),
@@ -100,15 +98,15 @@ impl FileSystem {
         let size = transaction.get(at + inode::SIZE)?;
         transaction.set(at + inode::SIZE, size.wrapping_add_signed(names))?;
         if links != 0 {
-            let count = transaction.get(at + inode::LINKS)?;
-            transaction.set(at + inode::LINKS, count.wrapping_add_signed(links))?;
+            let count = links_of(transaction.get(at + inode::LINKS)?)?;
+            transaction.set(at + inode::LINKS, links_word(count.checked_add_signed(links).ok_or(DAMAGED)?))?;
         }
         Ok(())
     }
 
     /// A locked directory that still has a name, in which `who` may change names.
     pub(crate) fn changeable(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
-        if self.field(dir, inode::LINKS)? == 0 {
+        if self.links(dir)? == 0 {
             return Err(Errno::NOENT);
         }
         self.permit(who, dir, WRITE | EXECUTE)
@@ -133,7 +131,7 @@ impl FileSystem {
     ) -> Result<InodeId> {
         let name = self.name(place.name)?;
         let lane = self.lane()?;
-        self.lock_inode(&lane, place.dir).map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })?;
+        self.lock_inode(&lane, place.dir).map_err(gone)?;
         if self.find_locked(place.dir, &name)?.is_some() {
             return Err(Errno::EXIST);
         }
@@ -227,8 +225,7 @@ impl FileSystem {
     fn link_at(&self, who: &Caller<'_>, old: InodeId, place: &Place<'_>) -> Result<()> {
         let name = self.name(place.name)?;
         let lane = self.lane()?;
-        self.lock_inodes(&lane, &mut [old, place.dir])
-            .map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })?;
+        self.lock_inodes(&lane, &mut [old, place.dir]).map_err(gone)?;
         if self.find_locked(place.dir, &name)?.is_some() {
             return Err(Errno::EXIST);
         }
@@ -236,7 +233,7 @@ impl FileSystem {
         if self.is_directory(old)? {
             return Err(Errno::PERM);
         }
-        let links = self.field(old, inode::LINKS)?;
+        let links = self.links(old)?;
         let mode = self.field(old, inode::MODE)?;
         if links == 0 && mode & inode::LINKABLE == 0 {
             return Err(Errno::NOENT);
@@ -246,7 +243,7 @@ impl FileSystem {
         }
         let mut transaction = lane.begin();
         self.insert(&mut transaction, &lane, place.dir, &name, old, entry_kind(mode as u32))?;
-        transaction.set(old.at() + inode::LINKS, links + 1)?;
+        transaction.set(old.at() + inode::LINKS, links_word(links + 1))?;
         transaction.set(old.at() + inode::MODE, mode & !inode::LINKABLE)?;
         self.set(old, inode::CHANGED, process::now() as u64)?;
         self.touch_directory(&mut transaction, place.dir, 1, 0)?;
@@ -330,9 +327,9 @@ impl FileSystem {
         child: InodeId,
         directory: bool,
     ) -> Result<()> {
-        let links = transaction.get(child.at() + inode::LINKS)?;
+        let links = links_of(transaction.get(child.at() + inode::LINKS)?)?;
         let left = if directory { 0 } else { links.saturating_sub(1) };
-        transaction.set(child.at() + inode::LINKS, left)?;
+        transaction.set(child.at() + inode::LINKS, links_word(left))?;
         // No part of the transaction: writers of the file set it without a lock.
         self.set(child, inode::CHANGED, process::now() as u64)
     }

@@ -5,7 +5,8 @@
 //! | 0 | bits 0..2 state (free, opening, live, closing); 2 tagged; 16..32 slot and 32..48 generation of the image; 48..64 generation |
 //! | 1 | inode id |
 //! | 2 | offset |
-//! | 3 | flags (`O_*`) |
+//! | 3 | flags (`O_*`) 0..32, their complement 32..64 |
+//! | 4 | complement of word 1: a flipped bit must not lead to another file |
 //!
 //! A slot's image is the one that opened it. A *tagged* slot also has a placeholder file whose kernel lock tells whether
 //! some descriptor, in whatever process, still refers to it.
@@ -29,6 +30,7 @@ const TAGGED: u64 = 4;
 pub(crate) const INODE: u64 = 8;
 pub(crate) const OFFSET: u64 = 16;
 const FLAGS: u64 = 24;
+const INODE_CHECK: u64 = 32;
 
 /// Flags that open acts on once and forgets.
 const ONCE: OFlags =
@@ -60,6 +62,15 @@ pub(crate) fn reads(flags: OFlags) -> bool {
     !flags.contains(OFlags::PATH) && mode_of(flags) != OFlags::WRONLY
 }
 
+const fn flags_word(flags: OFlags) -> u64 {
+    flags.bits() as u64 | (!flags.bits() as u64) << 32
+}
+
+fn flags_of_word(word: u64) -> Result<OFlags> {
+    let flags = OFlags::from_bits_retain(word as u32);
+    if flags_word(flags) == word { Ok(flags) } else { Err(Errno::UCLEAN) }
+}
+
 impl FileSystem {
     pub(crate) fn open_file_at(&self, file: OpenFile) -> Result<u64> {
         let g = self.region().geometry();
@@ -76,13 +87,30 @@ impl FileSystem {
 
     pub(crate) fn flags(&self, file: OpenFile) -> Result<(u64, OFlags)> {
         let at = self.live(file)?;
-        Ok((at, OFlags::from_bits_retain(self.region().load(at + FLAGS)? as u32)))
+        Ok((at, flags_of_word(self.region().load(at + FLAGS)?)?))
     }
 
     /// The inode of an open file.
     pub fn inode_of(&self, file: OpenFile) -> Result<InodeId> {
         let at = self.live(file)?;
-        Ok(InodeId::from_word(self.region().load(at + INODE)?))
+        self.slot_inode(at)
+    }
+
+    /// The inode that the slot at `at` names; `UCLEAN` when its two words do not agree.
+    fn slot_inode(&self, at: u64) -> Result<InodeId> {
+        let inode = self.region().load(at + INODE)?;
+        if self.region().load(at + INODE_CHECK)? == !inode { Ok(InodeId::from_word(inode)) } else { Err(Errno::UCLEAN) }
+    }
+
+    fn set_slot_inode(&self, at: u64, inode: u64) -> Result<()> {
+        self.region().commit(at + INODE, inode, MustFence::nothing())?;
+        self.region().commit(at + INODE_CHECK, !inode, MustFence::nothing())
+    }
+
+    /// Whether the slot at `at` may name the inode: one of its words may be damaged.
+    fn may_name(&self, at: u64, inode: InodeId) -> Result<bool> {
+        let (word, check) = (self.region().load(at + INODE)?, self.region().load(at + INODE_CHECK)?);
+        Ok(word == inode.to_word() || check == !inode.to_word())
     }
 
     /// Which of the open files that had this number it is.
@@ -103,7 +131,7 @@ impl FileSystem {
         }
         let wanted = OFlags::from_bits_retain(flags as u32) & CHANGEABLE;
         let next = (now - CHANGEABLE) | wanted;
-        self.region().commit(at + FLAGS, next.bits() as u64, MustFence::nothing())
+        self.region().commit(at + FLAGS, flags_word(next), MustFence::nothing())
     }
 
     /// Says that a placeholder now shows whether the open file is still held (see the module's head).
@@ -117,11 +145,11 @@ impl FileSystem {
     pub(crate) fn take_slot(&self, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
         let file = self.reserve_slot()?;
         let at = self.open_file_at(file)?;
-        self.region().commit(at + INODE, inode.to_word(), MustFence::nothing())?;
+        self.set_slot_inode(at, inode.to_word())?;
         let lane = self.lane()?;
         let counted = self.lock_inode(&lane, inode).and_then(|()| {
             let opens = self.field(inode, inode::OPENS)?;
-            self.set(inode, inode::OPENS, opens + 1)
+            self.set(inode, inode::OPENS, opens.saturating_add(1))
         });
         if let Err(error) = counted {
             let word = self.region().load(at)?;
@@ -134,9 +162,9 @@ impl FileSystem {
     pub(crate) fn publish_slot(&self, file: OpenFile, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
-        self.region().commit(at + INODE, inode.to_word(), MustFence::nothing())?;
+        self.set_slot_inode(at, inode.to_word())?;
         self.region().commit(at + OFFSET, 0, MustFence::nothing())?;
-        self.region().commit(at + FLAGS, (flags - ONCE).bits() as u64, MustFence::nothing())?;
+        self.region().commit(at + FLAGS, flags_word(flags - ONCE), MustFence::nothing())?;
         self.region().commit(at, word & !STATE | LIVE, MustFence::nothing())?;
         Ok(file)
     }
@@ -164,7 +192,7 @@ impl FileSystem {
             }
             let mine = state_word(OPENING, me, ((word >> 48) as u16).wrapping_add(1));
             if self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
-                self.region().commit(at + INODE, 0, MustFence::nothing())?;
+                self.set_slot_inode(at, 0)?;
                 self.open_file_cursor.store(file.0.wrapping_add(1), Ordering::Relaxed);
                 return Ok(file);
             }
@@ -198,11 +226,13 @@ impl FileSystem {
     }
 
     fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool) -> Result<bool> {
-        let inode = InodeId::from_word(self.region().load(at + INODE)?);
         let lane = self.lane()?;
-        match self.lock_inode_if(&lane, inode, wait) {
-            Ok(false) => Ok(false),
-            Ok(true) => {
+        let locked = self
+            .slot_inode(at)
+            .and_then(|inode| self.lock_inode_if(&lane, inode, wait).map(|locked| locked.then_some(inode)));
+        match locked {
+            Ok(None) => Ok(false),
+            Ok(Some(inode)) => {
                 self.remove_locks_of_open_file(&lane, inode, file.0, (closing >> 48) as u16)?;
                 let opens = self.field(inode, inode::OPENS)?;
                 self.set(inode, inode::OPENS, opens.saturating_sub(1))?;
@@ -223,7 +253,7 @@ impl FileSystem {
         for index in 0..self.region().geometry().open_files as u32 {
             let at = self.open_file_at(OpenFile(index))?;
             let word = self.region().load(at)?;
-            if word & STATE == FREE || self.region().load(at + INODE)? != inode.to_word() {
+            if word & STATE == FREE || !self.may_name(at, inode)? {
                 continue;
             }
             if word & STATE == LIVE && !self.is_held(OpenFile(index), word, None)? {
@@ -299,7 +329,9 @@ impl FileSystem {
             OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
                 let inode = InodeId::from_word(self.region().load(at + INODE)?);
                 let lane = self.lane()?;
-                let locked = match self.try_lock_inode(&lane, inode) {
+                let locked = match self.slot_inode(at).and_then(|inode| self.try_lock_inode(&lane, inode)) {
+                    // Whose it was is not known: it may be another's file.
+                    Err(Errno::UCLEAN) => false,
                     Err(Errno::STALE) => false,
                     // Whoever has it locked is not waited for: a sweep comes by later.
                     Ok(false) => return Ok(false),
@@ -334,8 +366,8 @@ impl FileSystem {
         for index in 0..self.region().geometry().open_files as u32 {
             let at = self.open_file_at(OpenFile(index))?;
             let word = self.region().load(at)?;
-            if word & STATE == LIVE && self.region().load(at + INODE)? == inode.to_word() {
-                let flags = OFlags::from_bits_retain(self.region().load(at + FLAGS)? as u32);
+            if word & STATE == LIVE && self.may_name(at, inode)? {
+                let flags = flags_of_word(self.region().load(at + FLAGS)?)?;
                 if writes(flags) && self.is_held(OpenFile(index), word, None)? {
                     return Ok(true);
                 }

@@ -12,7 +12,7 @@ const DEPTH_LARGEST: usize = PATH_LONGEST / 2 + 1;
 impl FileSystem {
     /// Path of a directory below the mount: `/` for the root, without the prefix. `NOENT` when it was removed.
     pub fn path_of(&self, dir: InodeId, out: &mut [u8; 4096]) -> Result<usize> {
-        self.validate(dir).map_err(|_| Errno::NOENT)?;
+        self.exists(dir)?;
         if !self.is_directory(dir)? {
             return Err(Errno::NOTDIR);
         }
@@ -29,7 +29,7 @@ impl FileSystem {
                 return Ok(length);
             }
             let parent = self.parent(child)?;
-            self.validate(parent).map_err(|_| Errno::NOENT)?;
+            self.exists(parent)?;
             let mut name = [0; NAME_LONGEST];
             let length = self.name_of(parent, child, &mut name)?;
             start = start.checked_sub(length + 1).ok_or(Errno::NAMETOOLONG)?;
@@ -44,8 +44,7 @@ impl FileSystem {
         let mut found = [0; NAME_LONGEST];
         let length = self.undisturbed(parent, || {
             let mut key = 0;
-            let root = self.field(parent, crate::inode::ROOT)?;
-            while let Some((at, next)) = self.entry_after(root, key)? {
+            while let Some((at, next)) = self.entry_after(parent, key)? {
                 if self.region().load(at + CHILD)? == child.to_word() {
                     return Ok(Some(at));
                 }
@@ -54,7 +53,7 @@ impl FileSystem {
             Ok(None)
         })?;
         let at = length.ok_or(Errno::NOENT)?;
-        let (length, _, _) = self.entry(at, &mut found)?;
+        let (length, _, _) = self.entry(parent, at, &mut found)?;
         *name = found;
         Ok(length as usize)
     }

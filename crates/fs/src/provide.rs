@@ -41,7 +41,7 @@ impl FileSystem {
         let extent = at / EXTENT;
         let slot = self.ensure_slot(lane, inode, extent)?;
         let target = Target::decode(self.region().load(slot.map_at)?)?;
-        if self.is_mapped(target, at % EXTENT, here)? {
+        if self.is_mapped(inode, target, at % EXTENT, here)? {
             return Ok(());
         }
         if target == Target::Hole && (extent >= LARGE_FROM || here >= EXTENT / 2) {

@@ -6,10 +6,12 @@ use crate::map_word::Target;
 use crate::pieces::Pieces;
 use crate::{Errno, Result, UserTarget};
 use core::sync::atomic::{Ordering, fence};
-use lifeboat_region::layout::EXTENT;
+use lifeboat_region::layout::{BLOCK, EXTENT};
 
 /// How often a read starts again because the file was cut meanwhile.
 const TRIES: u32 = 1000;
+/// How often it does because a place was not this file's (any more): a hole punched meanwhile, or damage.
+const TRIES_AT_A_PLACE: u32 = 8;
 
 /// No range ends behind the largest offset that a program can name.
 #[inline]
@@ -21,6 +23,7 @@ impl FileSystem {
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
     pub(crate) fn read_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, length: u64) -> Result<u64> {
         check_range(offset, length)?;
+        let mut strange = 0;
         for _ in 0..TRIES {
             let before = self.field(inode, inode::SIZE)?;
             let size = size_of(before);
@@ -33,6 +36,10 @@ impl FileSystem {
             let after = self.field(inode, inode::SIZE)?;
             if after >> 48 == before >> 48 {
                 self.validate(inode)?;
+                if copied == Err(Errno::UCLEAN) && strange < TRIES_AT_A_PLACE {
+                    strange += 1;
+                    continue;
+                }
                 return copied.map(|()| count);
             }
         }
@@ -49,11 +56,14 @@ impl FileSystem {
                 Some(slot) => Target::decode(region.load(slot.map_at)?)?,
                 None => Target::Hole,
             };
-            self.each_run(target, at % EXTENT, here, |_, length, place| {
+            self.each_run(inode, target, at % EXTENT, here, |from, length, place| {
                 targets.take(length as usize, |piece, skip, part, done| match place {
                     Some(place) => region.copy_out(place + done, piece, skip, part),
                     None => region.zero_out(piece, skip, part),
-                })
+                })?;
+                // A hole may have been punched meanwhile, and the place be another file's by now: then `block_at` says so.
+                fence(Ordering::Acquire);
+                self.block_at(inode, target, from / BLOCK).map(|_| ())
             })?;
             at += here;
         }
@@ -82,7 +92,7 @@ impl FileSystem {
             };
             let mut found = None;
             let base = at - at % EXTENT;
-            self.each_run(target, at % EXTENT, here, |from, _, place| {
+            self.each_run(inode, target, at % EXTENT, here, |from, _, place| {
                 if found.is_none() && place.is_none() == hole {
                     found = Some(base + from);
                 }

@@ -1,8 +1,7 @@
 //! Reading directories, in the order of the keys, which are the cookies.
 
-use crate::directory::CHILD;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId};
+use crate::inode::InodeId;
 use crate::open_file::OpenFile;
 use crate::types::DirEntry;
 use crate::{NAME_LONGEST, Result};
@@ -25,11 +24,9 @@ impl FileSystem {
             return Ok(Some(special(inode, name, cookie + AFTER_DOT)));
         }
         self.undisturbed(dir, || {
-            let root = self.field(dir, inode::ROOT)?;
-            let Some((at, key)) = self.entry_after(root, cookie)? else { return Ok(None) };
+            let Some((at, key)) = self.entry_after(dir, cookie)? else { return Ok(None) };
             let mut name = [0; NAME_LONGEST];
-            let (name_len, kind, _) = self.entry(at, &mut name)?;
-            let child = InodeId::from_word(self.region().load(at + CHILD)?);
+            let (name_len, kind, child) = self.entry(dir, at, &mut name)?;
             Ok(Some(DirEntry { inode: child.number(), kind, name_len, name, next: key }))
         })
     }

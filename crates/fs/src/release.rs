@@ -7,7 +7,7 @@ use crate::truncate::{Pruner, TASK_RELEASE};
 use crate::{Errno, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::BLOCK;
-use lifeboat_region::owner::Owner;
+use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::{self, Class};
 use lifeboat_region::{DAMAGED, MustFence};
 
@@ -15,7 +15,7 @@ impl FileSystem {
     /// Takes an inode apart if it has no name and nobody has it open. The inode is locked; it is unlocked when taken
     /// apart.
     pub(crate) fn release_if_unused(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        if self.field(inode, inode::LINKS)? != 0 {
+        if self.links(inode)? != 0 {
             return Ok(());
         }
         if self.field(inode, inode::OPENS)? != 0 && self.is_open(inode)? {
@@ -57,7 +57,7 @@ impl FileSystem {
         match Target::decode(self.region().load(link_at)?)? {
             Target::Hole => Ok(()),
             Target::Index(node, height) if depth <= 12 && height as u32 == depth + 1 => {
-                space::find_owner(self.region(), Class::Cell, node)?;
+                space::expect(self.region(), Class::Cell, node, Kind::Index, pruner.inode().number())?;
                 for child in 0..INDEX_WORDS {
                     self.prune_directory(pruner, node + child * 8, depth + 1)?;
                 }

@@ -41,9 +41,9 @@ pub struct VerifyReport {
 }
 
 impl FileSystem {
-    fn checksum_extent(&self, target: Target, length: u64) -> Result<u32> {
+    fn checksum_extent(&self, inode: InodeId, target: Target, length: u64) -> Result<u32> {
         let mut crc = 0;
-        self.each_run(target, 0, length, |_, length, place| {
+        self.each_run(inode, target, 0, length, |_, length, place| {
             crc = match place {
                 Some(place) => self.region().checksum(place, length as usize, crc)?,
                 None => lifeboat_region::checksum_zeros(crc, length),
@@ -51,6 +51,31 @@ impl FileSystem {
             Ok(())
         })?;
         Ok(crc)
+    }
+
+    /// For a check: the checksum word that differs from `word`, which is damaged, in one bit and is right for the data that
+    /// the map word at `map_at` points to, if there is exactly one.
+    pub(crate) fn checksum_flipped_back(&self, inode: InodeId, word: u64, map_at: u64) -> Result<Option<u64>> {
+        let Ok(target) = Target::decode(self.region().load(map_at)?) else { return Ok(None) };
+        let mut found = None;
+        for bit in 0..64 {
+            let candidate = word ^ 1 << bit;
+            let Ok(sum) = Checksum::decode(candidate) else { continue };
+            let fits = match sum.state {
+                State::None => target == Target::Hole,
+                State::Running | State::Final => {
+                    target != Target::Hole && self.checksum_extent(inode, target, sum.valid as u64) == Ok(sum.crc)
+                }
+                State::Claimed | State::Stale => false,
+            };
+            if fits {
+                if found.is_some() {
+                    return Ok(None);
+                }
+                found = Some(candidate);
+            }
+        }
+        Ok(found)
     }
 
     /// Runs `each(checksum word, map target, bytes of the file in it)` for the extents of a file.
@@ -83,7 +108,7 @@ impl FileSystem {
     /// its owner may.
     pub fn seal(&self, who: &Caller<'_>, inode: InodeId) -> Result<SealReport> {
         let lane = self.lane()?;
-        self.lock_inode(&lane, inode).map_err(|_| Errno::NOENT)?;
+        self.lock_inode(&lane, inode).map_err(inode::gone)?;
         let mode = self.field(inode, inode::MODE)?;
         if mode as u32 & inode::TYPE_MASK != inode::REGULAR {
             return Err(Errno::INVAL);
@@ -103,7 +128,7 @@ impl FileSystem {
             let now = Checksum::decode(self.region().load(at)?)?;
             let known = matches!(now.state, State::Running | State::Final) && now.valid as u64 == length;
             let end_to_end = known && (now.state == State::Running || now.end_to_end);
-            let crc = if known { now.crc } else { self.checksum_extent(target, length)? };
+            let crc = if known { now.crc } else { self.checksum_extent(inode, target, length)? };
             report.end_to_end += end_to_end as u64;
             report.as_of_seal += !end_to_end as u64;
             let done = Checksum { state: State::Final, valid: length as u32, crc, end_to_end };
@@ -140,7 +165,7 @@ impl FileSystem {
     /// Reads every block of a file that has a checksum and compares. The file should be at rest: a write in flight may
     /// look like a bad block.
     pub fn verify(&self, inode: InodeId) -> Result<VerifyReport> {
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         let mode = self.field(inode, inode::MODE)?;
         match mode as u32 & inode::TYPE_MASK {
             inode::REGULAR => {}
@@ -167,7 +192,7 @@ impl FileSystem {
                 return Ok(());
             }
             let covered = (known.valid as u64).min(length);
-            if self.checksum_extent(target, covered)? != known.crc || known.valid as u64 > length {
+            if self.checksum_extent(inode, target, covered)? != known.crc || known.valid as u64 > length {
                 report.bad += 1;
                 report.first_bad = report.first_bad.or(Some(base));
             } else if covered < length {

@@ -13,19 +13,26 @@ use lifeboat_region::recovery::{self, Finish};
 use lifeboat_region::space::{self, Class, Unit};
 
 impl Finish for FileSystem {
-    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()> {
+    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<bool> {
         let inode = InodeId::from_word(task.inode);
-        match task.kind {
-            TASK_TRIM if self.validate(inode).is_ok() => self.trim(lane, inode)?,
-            TASK_RELEASE if self.validate(inode).is_ok() => self.take_apart(lane, inode)?,
-            _ => {}
+        if !matches!(task.kind, TASK_TRIM | TASK_RELEASE) || self.validate(inode).is_err() {
+            return Ok(true);
         }
-        Ok(())
+        // The dead held the lock over the whole task, so it is ours by now; or it came free when who was recovering them
+        // was recovered. If it was never theirs, the task is damage: what is done under the lock is right for any inode.
+        let was_theirs = lane.holds(inode.at() + inode::LOCK)?;
+        if !was_theirs && !lane.try_lock(inode.at() + inode::LOCK)? {
+            return Ok(false);
+        }
+        let result = self.finish_locked(lane, task.kind, inode, was_theirs);
+        self.unlock_inode_unless(lane, inode, was_theirs)?;
+        result.map(|()| true)
     }
 
     fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool> {
         let (start, end) = task.range;
         let written = InodeId::from_word(task.hazard);
+        let end = end.min(inode::SIZE_LARGEST + 1);
         if end <= start || self.validate(written).is_err() {
             return Ok(true);
         }
@@ -40,6 +47,20 @@ impl Finish for FileSystem {
 }
 
 impl FileSystem {
+    fn finish_locked(&self, lane: &Lane<'_>, kind: u64, inode: InodeId, was_theirs: bool) -> Result<()> {
+        match kind {
+            TASK_TRIM => self.trim(lane, inode),
+            TASK_RELEASE if self.links(inode)? == 0 && (was_theirs || !self.is_open(inode)?) => {
+                self.take_apart(lane, inode)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unlock_inode_unless(&self, lane: &Lane<'_>, inode: InodeId, keep: bool) -> Result<()> {
+        if keep { Ok(()) } else { self.unlock_inode(lane, inode) }
+    }
+
     /// Bytes beyond the size that a dead writer left are zeroed, so that they never show. False when somebody has the
     /// inode locked.
     fn scrub_after_death(&self, lane: &Lane<'_>, inode: InodeId, start: u64, end: u64) -> Result<bool> {
@@ -87,7 +108,7 @@ impl FileSystem {
                 (State::Limbo, _) => freed += self.leave_limbo(&unit, owner)? as u64,
                 (State::Live, Kind::Inode) if unit.class == Class::Cell => {
                     let inode = InodeId::new(unit.at / CELL, owner.generation);
-                    if self.field(inode, inode::LINKS)? == 0 {
+                    if self.links(inode) == Ok(0) {
                         freed += self.release_orphan(inode)? as u64;
                     }
                 }
@@ -129,7 +150,7 @@ impl FileSystem {
             Err(Errno::STALE) => return Ok(false),
             other => other?,
         }
-        if self.field(inode, inode::LINKS)? != 0 || self.is_open(inode)? {
+        if self.links(inode)? != 0 || self.is_open(inode)? {
             return Ok(false);
         }
         self.take_apart(&lane, inode).map(|()| true)

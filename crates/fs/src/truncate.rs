@@ -10,14 +10,14 @@ use crate::checksum;
 use crate::file_map::BLOCKS_PER_EXTENT;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
-use crate::map_word::{EXTENTS_PER_NODE, INDEX_WORDS, Target, span};
+use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target, span};
 use crate::sweep::may_be_touched;
 use crate::types::Caller;
 use crate::walk::WRITE;
 use crate::{Errno, Result};
 use lifeboat_region::lane::{Lane, Transaction, announced};
 use lifeboat_region::layout::{BLOCK, EXTENT};
-use lifeboat_region::owner::{Owner, State as OwnerState};
+use lifeboat_region::owner::{Kind, Owner, State as OwnerState};
 use lifeboat_region::space::{self, Class};
 use lifeboat_region::{DAMAGED, MustFence, process};
 
@@ -32,7 +32,7 @@ const BATCH: usize = 64;
 impl FileSystem {
     /// Sets the size of a file named by path. Checks write permission.
     pub fn truncate(&self, who: &Caller<'_>, inode: InodeId, length: u64) -> Result<()> {
-        self.validate(inode).map_err(|_| Errno::NOENT)?;
+        self.exists(inode)?;
         match self.mode(inode)? & inode::TYPE_MASK {
             inode::REGULAR => {}
             inode::DIRECTORY => return Err(Errno::ISDIR),
@@ -49,7 +49,7 @@ impl FileSystem {
     /// Sets the size of a regular file.
     pub(crate) fn resize(&self, inode: InodeId, length: u64) -> Result<()> {
         let lane = self.lane()?;
-        self.lock_inode(&lane, inode).map_err(|_| Errno::NOENT)?;
+        self.lock_inode(&lane, inode).map_err(inode::gone)?;
         self.resize_locked(&lane, inode, length)
     }
 
@@ -67,7 +67,7 @@ impl FileSystem {
         self.set(inode, inode::MODIFIED, now)?;
         self.set(inode, inode::CHANGED, now)?;
         // What `fallocate` reserved beyond the end is given back when the file is cut to the size that it has.
-        let reserved_beyond = self.field(inode, inode::BLOCKS)? * 512 > length.next_multiple_of(EXTENT);
+        let reserved_beyond = self.field(inode, inode::BLOCKS)?.saturating_mul(512) > length.next_multiple_of(EXTENT);
         // Writes that begin from here on begin after the cut, and find the file as it is then.
         self.hold_writers(inode)?;
         let cut = loop {
@@ -149,8 +149,13 @@ impl<'p, 'r> Pruner<'p, 'r> {
     pub(crate) fn cut(&mut self, size: u64) -> Result<()> {
         let root_at = self.inode.at() + inode::ROOT;
         let checksum_at = self.inode.at() + inode::ROOT_CHECKSUM;
-        self.prune(root_at, Some(checksum_at), 0, size)?;
+        self.prune(root_at, Some(checksum_at), 0, size, HEIGHT_LARGEST + 1)?;
         self.flush()
+    }
+
+    /// Whose units they are.
+    pub(crate) fn inode(&self) -> InodeId {
+        self.inode
     }
 
     fn transaction(&mut self) -> &mut Transaction<'p, 'r> {
@@ -172,6 +177,9 @@ impl<'p, 'r> Pruner<'p, 'r> {
         }
         let owner_at = space::find_owner(self.fs.region(), class, at)?;
         let owner = Owner::decode(self.fs.region().load(owner_at)?).ok_or(DAMAGED)?;
+        if owner.state != OwnerState::Live || owner.holder as u64 != self.inode.number() {
+            return Err(DAMAGED);
+        }
         let (fs, inode) = (self.fs, self.inode);
         let transaction = self.transaction();
         transaction.set(link_at, 0)?;
@@ -189,7 +197,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
         if !self.cuts {
             return Ok(false);
         }
-        let owner_at = space::find_owner(self.fs.region(), class, at)?;
+        let owner_at = space::expect(self.fs.region(), class, at, Kind::Data, self.inode.number())?;
         if !Owner::decode(self.fs.region().load(owner_at)?).ok_or(DAMAGED)?.mapped {
             return Ok(false);
         }
@@ -235,12 +243,18 @@ impl<'p, 'r> Pruner<'p, 'r> {
         self.unlink(Class::Cell, node, link_at, 0).map(|()| true)
     }
 
+    /// A node of this file's map: what belongs to another is not touched.
+    fn expect_node(&self, node: u64, kind: Kind) -> Result<()> {
+        space::expect(self.fs.region(), Class::Cell, node, kind, self.inode.number()).map(|_| ())
+    }
+
     fn staged(&mut self, at: u64) -> Result<u64> {
         self.transaction().get(at)
     }
 
-    /// Prunes below the word at `link_at`, which covers the file from extent `base`. Whether nothing is left there.
-    fn prune(&mut self, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64) -> Result<bool> {
+    /// Prunes below the word at `link_at`, in a node of height `above`, which covers the file from extent `base`. Whether
+    /// nothing is left there.
+    fn prune(&mut self, link_at: u64, checksum_at: Option<u64>, base: u64, size: u64, above: u8) -> Result<bool> {
         let word = self.staged(link_at)?;
         let all = base * EXTENT >= size;
         match Target::decode(word)? {
@@ -250,21 +264,21 @@ impl<'p, 'r> Pruner<'p, 'r> {
             Target::Extent(_) | Target::Block(_) => Ok(false),
             Target::Blocks(node) => self.prune_blocks(node, link_at, checksum_at, base, size),
             Target::Extents(node) => {
-                space::find_owner(self.fs.region(), Class::Cell, node)?;
+                self.expect_node(node, Kind::Extents)?;
                 let mut empty = all;
                 for index in (0..EXTENTS_PER_NODE).rev() {
                     let at = node + index * 16;
-                    empty &= self.prune(at, Some(at + 8), base + index, size)?;
+                    empty &= self.prune(at, Some(at + 8), base + index, size, 0)?;
                 }
                 if empty { self.unlink_node(node, link_at) } else { Ok(false) }
             }
-            Target::Index(node, height) if height > 0 && height <= crate::map_word::HEIGHT_LARGEST => {
-                space::find_owner(self.fs.region(), Class::Cell, node)?;
+            Target::Index(node, height) if height > 0 && height < above => {
+                self.expect_node(node, Kind::Index)?;
                 let mut empty = all;
                 for index in (0..INDEX_WORDS).rev() {
                     let below = base + index * span(height);
                     if (below + span(height)) * EXTENT > size {
-                        empty &= self.prune(node + index * 8, None, below, size)?;
+                        empty &= self.prune(node + index * 8, None, below, size, height)?;
                     }
                 }
                 if empty { self.unlink_node(node, link_at) } else { Ok(false) }
@@ -281,7 +295,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
         base: u64,
         size: u64,
     ) -> Result<bool> {
-        space::find_owner(self.fs.region(), Class::Cell, node)?;
+        self.expect_node(node, Kind::Blocks)?;
         let mut empty = base * EXTENT >= size;
         for block in (0..BLOCKS_PER_EXTENT).rev() {
             let start = base * EXTENT + block * BLOCK;

@@ -134,7 +134,7 @@ impl FileSystem {
 
     /// What a name means in a directory that may be searched. One that was removed has no names, of whatever length.
     fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
-        if self.field(dir, inode::LINKS)? == 0 {
+        if self.links(dir)? == 0 {
             return Err(Errno::NOENT);
         }
         let name: Name<'_> = self.name(name)?;
@@ -143,12 +143,12 @@ impl FileSystem {
 
     /// What is at a place whose name was not looked at so far.
     pub(crate) fn look(&self, place: &Place<'_>) -> Result<Option<InodeId>> {
-        self.validate(place.dir).map_err(|_| Errno::NOENT)?;
+        self.exists(place.dir)?;
         self.lookup(place.dir, place.name)
     }
 
     fn search_permitted(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
-        self.validate(dir).map_err(|_| Errno::NOENT)?;
+        self.exists(dir)?;
         if !self.is_directory(dir)? {
             return Err(Errno::NOTDIR);
         }

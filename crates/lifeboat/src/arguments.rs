@@ -127,7 +127,14 @@ pub enum RegionCommand {
     #[command(after_help = "Example:\n  lifeboat region info --json")]
     Info(OneRegionArguments),
     /// Check a region's structure, and free space that killed processes left
-    #[command(after_help = "Example:\n  lifeboat region check scratch")]
+    #[command(
+        after_help = "Walks everything: superblocks, tables of processes and locks, space, inodes, maps, directories, names, checksum words, extended \
+attributes. Each finding says what is wrong and what --repair does about it: bits that can be flipped back, counts, what nobody has, names of what is \
+gone; files without a name get one in lost+found. What has no single right answer is named, and left. (`verify` compares contents with checksums.)\n\n\
+With --json: {name, clean, inodes, names, reclaimed, findings, repaired}, each finding {kind, inode, path, offset, repairable, remedy, text}.\n\
+Exit codes: 0 clean (or all was repaired); 1 damage was found, or it could not be checked; 3 the region is missing or was refused.\n\n\
+Example:\n  lifeboat region check scratch\n  lifeboat region check --repair --json scratch"
+    )]
     Check(CheckArguments),
     /// Remove a region with everything in it
     #[command(after_help = "Example:\n  lifeboat region remove scratch")]
@@ -206,7 +213,7 @@ pub struct ListArguments {
 /// `region check`.
 #[derive(Args, Debug)]
 pub struct CheckArguments {
-    /// Rewrite a damaged superblock copy from the whole one and free damaged lock words; nobody may use the region
+    /// Repair what has exactly one right answer; nobody may use the region
     #[arg(long)]
     pub repair: bool,
     /// Which region.

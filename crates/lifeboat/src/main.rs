@@ -19,6 +19,7 @@ mod mount;
 mod mounting;
 mod output;
 mod program;
+mod region_check;
 mod region_commands;
 mod size;
 mod target;

@@ -3,23 +3,22 @@
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use lifeboat_fs::{CheckSummary, FileSystem, Finding};
+use lifeboat_fs::FileSystem;
+use lifeboat_region::Region;
 use lifeboat_region::carrier::keeper::{KeeperError, KeeperNote};
 use lifeboat_region::carrier::{self, OpenError, Survives};
 use lifeboat_region::image;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing};
-use lifeboat_region::{MustFence, Region};
 use rustix::fd::AsFd;
 use serde::Serialize;
 
-use crate::arguments::{
-    CheckArguments, CreateArguments, ListArguments, OneRegionArguments, RegionCommand, RemoveArguments,
-};
+use crate::arguments::{CreateArguments, ListArguments, OneRegionArguments, RegionCommand, RemoveArguments};
 use crate::create::create;
 use crate::failure::{Failure, reason};
 use crate::keeper;
 use crate::mounting::{mounts_of, undo_mounts};
 use crate::output::{json, out, say, size, table, time};
+use crate::region_check;
 use crate::target::{attach, attach_file, base, region_directory};
 use crate::users::{is_inode_mapped_by_others, is_mapped_by_others};
 
@@ -29,7 +28,7 @@ pub fn run(command: &RegionCommand) -> Result<(), Failure> {
         RegionCommand::Create(arguments) => create_region(arguments),
         RegionCommand::List(arguments) => list(arguments),
         RegionCommand::Info(arguments) => info(arguments),
-        RegionCommand::Check(arguments) => check(arguments),
+        RegionCommand::Check(arguments) => region_check::run(arguments),
         RegionCommand::Remove(arguments) => remove(arguments),
     }
 }
@@ -352,91 +351,6 @@ fn report(directory: &RegionDirectory) -> Result<RegionReport, Failure> {
     })
 }
 
-#[derive(Serialize)]
-struct CheckReport {
-    name: String,
-    clean: bool,
-    inodes: u64,
-    names: u64,
-    /// Units of space that a killed process had left and that were freed.
-    reclaimed: u64,
-    findings: Vec<String>,
-}
-
-fn check(arguments: &CheckArguments) -> Result<(), Failure> {
-    let directory = region_directory(arguments.region.name.as_ref(), &arguments.region.place)?;
-    let name = directory.name().to_string();
-    if arguments.repair && is_in_use(&directory) {
-        return Err(Failure::operation(format_args!(
-            "region `{name}` cannot be repaired while a living process uses it: end it first (`lifeboat region info`)"
-        )));
-    }
-    let files = FileSystem::attach(attach(&directory)?, b"/")
-        .map_err(|errno| Failure::region(format_args!("region `{name}`: {}", reason(errno))))?;
-    let (mut found, mut summary) = examine(&files, &name)?;
-    if arguments.repair && repair(&files, &found)? {
-        (found, summary) = examine(&files, &name)?;
-    }
-    if summary.reclaimed > 0 {
-        say(format_args!("freed {} units of space that a killed process had left", summary.reclaimed));
-    }
-    let clean = found.is_empty();
-    let findings: Vec<String> = found.iter().map(ToString::to_string).collect();
-    if arguments.region.json {
-        let (inodes, names, reclaimed) = (summary.inodes, summary.names, summary.reclaimed);
-        json(&CheckReport { name: name.clone(), clean, inodes, names, reclaimed, findings })?;
-    } else {
-        let mut out = out();
-        for finding in &findings {
-            writeln!(out, "{finding}")?;
-        }
-        if clean {
-            writeln!(
-                out,
-                "region `{name}` is clean: {} inodes, {} names, {} units of space in use",
-                summary.inodes, summary.names, summary.units
-            )?;
-        }
-        out.flush()?;
-    }
-    if clean {
-        return Ok(());
-    }
-    Err(Failure::operation(if found.iter().all(is_repairable) {
-        format!("region `{name}` is damaged: `lifeboat region check --repair {name}` mends it")
-    } else {
-        format!("region `{name}` is damaged: copy out what can be read (`lifeboat cp`), then remove it")
-    }))
-}
-
-fn examine(files: &FileSystem, name: &str) -> Result<(Vec<Finding>, CheckSummary), Failure> {
-    let mut found = Vec::new();
-    let summary = lifeboat_fs::check(files, &mut |finding| found.push(finding))
-        .map_err(|errno| Failure::operation(format_args!("region `{name}` cannot be checked: {}", reason(errno))))?;
-    Ok((found, summary))
-}
-
-const fn is_repairable(finding: &Finding) -> bool {
-    matches!(finding, Finding::Superblock(..) | Finding::Lock(_))
-}
-
-/// Mends what can be mended without losing anything; tells whether there was something.
-fn repair(files: &FileSystem, found: &[Finding]) -> Result<bool, Failure> {
-    let failed = |errno| Failure::operation(format_args!("cannot repair the region: {}", reason(errno)));
-    if found.iter().any(|finding| matches!(finding, Finding::Superblock(..))) {
-        files.region().rewrite_superblocks().map_err(failed)?;
-    }
-    for finding in found {
-        if let Finding::Lock(at) = finding {
-            files.region().commit(*at, 0, MustFence::nothing()).map_err(failed)?;
-        }
-    }
-    for finding in found.iter().filter(|finding| is_repairable(finding)) {
-        say(format_args!("repaired: {finding}"));
-    }
-    Ok(found.iter().any(is_repairable))
-}
-
 fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
     let name = &arguments.name;
     let place = match Place::open(base(&arguments.place)) {
@@ -467,7 +381,7 @@ fn is_in_use_for_long(directory: &RegionDirectory) -> bool {
 }
 
 /// Whether a living process has the region: by its memory maps, and by the slots for processes that cannot be seen.
-fn is_in_use(directory: &RegionDirectory) -> bool {
+pub fn is_in_use(directory: &RegionDirectory) -> bool {
     let memory = std::path::Path::new(std::ffi::OsStr::from_bytes(directory.path().as_bytes())).join("memory/region");
     // A file that only a keeper can reach is known by what the keeper wrote down, also when it has died since.
     let kept = KeeperNote::read(directory).and_then(|note| note.file);

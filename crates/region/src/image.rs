@@ -197,6 +197,12 @@ fn has_lanes(region: &Region, image: Image) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether the image still has its slot, living or being recovered.
+pub(crate) fn holds_slot(region: &Region, image: Image) -> Result<bool> {
+    let state = region.load(region.image_at(image.slot)?)?;
+    Ok(state & STATE != FREE && state & STATE <= RECOVERING && generation_of(state) == image.generation)
+}
+
 /// Whether the image that `slot` and `generation` name still holds its slot and is not proved gone.
 pub fn is_alive(region: &Region, image: Image) -> Result<bool> {
     let state = region.load(region.image_at(image.slot)?)?;

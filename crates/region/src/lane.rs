@@ -17,11 +17,13 @@
 //!
 //! The transaction word is the commit: before it nothing has happened, after it everything will.
 
+use crate::high_water;
 use crate::image::{self, Image};
-use crate::layout::{LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
-use crate::owner::{Owner, State};
+use crate::layout::{CELL, INODE_SEQUENCE, LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
+use crate::lock;
+use crate::owner::{Kind, Owner, State};
 use crate::region::Region;
-use crate::space;
+use crate::space::{self, Class};
 use crate::{DAMAGED, Errno, Result};
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
@@ -146,6 +148,16 @@ impl<'r> Lane<'r> {
         self.announce(inode, ONLY_WAITS.0, ONLY_WAITS.1)
     }
 
+    /// Whether this lane has noted that it holds the lock at `offset`.
+    pub fn holds(&self, offset: u64) -> Result<bool> {
+        for entry in 0..LOCK_COUNT {
+            if self.region.load(self.at + LOCKS + entry * 8)? == offset {
+                return Ok(lock::decode(self.region, self.region.load(offset)?)? == Some(self.owner()));
+            }
+        }
+        Ok(false)
+    }
+
     /// Index of this lane.
     pub fn index(&self) -> u32 {
         self.index
@@ -228,13 +240,13 @@ impl<'r> Lane<'r> {
     }
 }
 
-/// Lanes above this number were never claimed.
+/// Lanes from this number on were never claimed.
 fn raise_high_water(region: &Region, index: u32) -> Result<()> {
-    let word = region.word(LANE_HIGH_WATER)?;
-    if word.load(Ordering::Acquire) <= index as u64 {
-        word.fetch_max(index as u64 + 1, Ordering::SeqCst);
-    }
-    Ok(())
+    high_water::raise(region, LANE_HIGH_WATER, index as u64 + 1)
+}
+
+fn claimed_lanes(region: &Region) -> Result<u64> {
+    high_water::read(region, LANE_HIGH_WATER, region.geometry().lanes)
 }
 
 /// What other operations have announced about an inode.
@@ -264,7 +276,7 @@ pub fn announced_number(region: &Region, number: u64, except: u32) -> Result<Ann
 
 fn most_announced(region: &Region, except: Option<u32>, is_meant: impl Fn(u64) -> bool) -> Result<Announced> {
     core::sync::atomic::fence(Ordering::SeqCst);
-    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
+    let claimed = claimed_lanes(region)?;
     let mut most = Announced::Nothing;
     for index in (0..claimed as u32).filter(|&index| Some(index) != except) {
         let at = region.lane_at(index)?;
@@ -288,7 +300,7 @@ pub fn each_announced_range(
     mut each: impl FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
     core::sync::atomic::fence(Ordering::SeqCst);
-    let claimed = region.load(LANE_HIGH_WATER)?.min(region.geometry().lanes);
+    let claimed = claimed_lanes(region)?;
     for index in (0..claimed as u32).filter(|&index| index != except) {
         let at = region.lane_at(index)?;
         if region.word(at + HAZARD)?.load(Ordering::SeqCst) != inode {
@@ -446,6 +458,15 @@ fn each_guard(region: &Region, lane: u64, odd: bool) -> Result<()> {
     Ok(())
 }
 
+/// A guard is 0 or the sequence word of an inode: the list's checksum does not speak for it.
+fn check_guard(region: &Region, offset: u64) -> Result<()> {
+    if offset == 0 {
+        return Ok(());
+    }
+    let cell = offset.checked_sub(INODE_SEQUENCE).filter(|cell| cell.is_multiple_of(CELL)).ok_or(DAMAGED)?;
+    space::expect(region, Class::Cell, cell, Kind::Inode, cell / CELL).map(|_| ())
+}
+
 fn apply(region: &Region, lane: u64, count: usize) -> Result<()> {
     each_guard(region, lane, true)?;
     for index in 0..count {
@@ -464,6 +485,9 @@ pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
     let count = word as u16 as usize;
     if word & COMMITTED == 0 || count > LANE_ENTRIES || entries_checksum(region, lane, count)? != (word >> 16) as u32 {
         return Err(DAMAGED);
+    }
+    for index in 0..GUARD_COUNT {
+        check_guard(region, region.load(lane + GUARDS + index * 8)?)?;
     }
     for index in 0..count {
         let at = entry_at(lane, index);

@@ -1,7 +1,7 @@
 //! Sizes and offsets: where everything lies in a region of a given length.
 
 /// Layout version of this build. Other versions are refused untouched.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// First eight bytes of each superblock copy.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LIFEBOAT");
 
@@ -9,6 +9,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"LIFEBOAT");
 pub const ENTRY: u64 = 64;
 /// Bytes of an inode, an index node or a long name.
 pub const CELL: u64 = 256;
+/// Byte of an inode's sequence word, which is odd while a directory is changed.
+pub const INODE_SEQUENCE: u64 = 8;
 /// Bytes of the smallest piece of file data, and of a page.
 pub const BLOCK: u64 = 4096;
 /// Bytes of a large piece of file data; one checksum word covers this much.

@@ -11,6 +11,7 @@
 pub mod budget;
 pub mod carrier;
 pub mod commit;
+pub mod high_water;
 pub mod image;
 pub mod lane;
 pub mod layout;

@@ -65,7 +65,7 @@ pub fn decode(region: &Region, word: u64) -> Result<Option<LockOwner>> {
 }
 
 impl Lane<'_> {
-    fn owner(&self) -> LockOwner {
+    pub(crate) fn owner(&self) -> LockOwner {
         LockOwner { lane: self.index, generation: self.generation }
     }
 

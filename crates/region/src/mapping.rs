@@ -164,6 +164,11 @@ impl Scratch {
         Ok(Scratch { base: base.cast(), words: words.max(1) })
     }
 
+    fn read(&self) -> &[u64] {
+        // SAFETY: our own private mapping of this many words, changed only through `&mut self`.
+        unsafe { core::slice::from_raw_parts(self.base, self.words) }
+    }
+
     fn words(&mut self) -> &mut [u64] {
         // SAFETY: our own private mapping of this many words, borrowed uniquely through `self`.
         unsafe { core::slice::from_raw_parts_mut(self.base, self.words) }
@@ -178,8 +183,8 @@ impl Scratch {
     }
 
     /// Whether bit `index` is set.
-    pub fn has_bit(&mut self, index: u64) -> bool {
-        self.words().get((index / 64) as usize).is_some_and(|word| word & 1 << (index % 64) != 0)
+    pub fn has_bit(&self, index: u64) -> bool {
+        self.read().get((index / 64) as usize).is_some_and(|word| word & 1 << (index % 64) != 0)
     }
 
     /// Adds one to the 32-bit counter `index`; counters outside do not exist.
@@ -190,8 +195,8 @@ impl Scratch {
     }
 
     /// The 32-bit counter `index`.
-    pub fn count(&mut self, index: u64) -> u32 {
-        self.words().get((index / 2) as usize).map_or(0, |word| (word >> (32 * (index % 2))) as u32)
+    pub fn count(&self, index: u64) -> u32 {
+        self.read().get((index / 2) as usize).map_or(0, |word| (word >> (32 * (index % 2))) as u32)
     }
 }
 

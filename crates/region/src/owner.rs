@@ -8,7 +8,9 @@
 //! | 8..32 | generation, raised whenever the unit is freed |
 //! | 32..64 | owned: lane (16), lane generation (16); live, limbo: number of the inode it belongs to |
 //!
-//! A word of all zeros is a free unit whose bytes are zero, so a fresh region needs no initialisation.
+//! A word of all zeros is a free unit whose bytes are zero, so a fresh region needs no initialisation. What the fields say
+//! must agree: a free unit holds nothing and belongs to nobody, an owned one holds nothing yet, a linked one holds
+//! something of an inode. So no single flipped bit makes a linked unit look free, or a free one linked.
 
 /// State of a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +70,7 @@ pub struct Owner {
 const GENERATION_MASK: u64 = 0xff_ffff;
 
 impl Owner {
-    /// Reads a word; `None` when no such state or kind exists.
+    /// Reads a word; `None` when no such state or kind exists, or the fields do not agree.
     pub const fn decode(word: u64) -> Option<Owner> {
         let state = match word & 7 {
             0 => State::Clean,
@@ -90,13 +92,20 @@ impl Owner {
             8 => Kind::Attributes,
             _ => return None,
         };
-        Some(Owner {
+        let owner = Owner {
             state,
             kind,
             mapped: word & 0x80 != 0,
             generation: ((word >> 8) & GENERATION_MASK) as u32,
             holder: (word >> 32) as u32,
-        })
+        };
+        let agrees = match state {
+            State::Clean => word == 0,
+            State::Dirty => matches!(kind, Kind::None) && !owner.mapped && owner.holder == 0,
+            State::Owned => matches!(kind, Kind::None) && !owner.mapped,
+            State::Live | State::Limbo => !matches!(kind, Kind::None) && owner.holder != 0,
+        };
+        if agrees { Some(owner) } else { None }
     }
 
     /// The word for this owner.
@@ -150,12 +159,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_flipped_bit_never_makes_a_linked_unit_free() {
+        let live = Owner { state: State::Dirty, kind: Kind::None, mapped: false, generation: 77, holder: 0 };
+        for kind in [Kind::Inode, Kind::Index, Kind::Extents, Kind::Blocks, Kind::Name, Kind::Data, Kind::Entry] {
+            let word = live.linked(kind, 0x4321).encode();
+            for bit in 0..64 {
+                if let Some(found) = Owner::decode(word ^ 1 << bit) {
+                    assert_eq!(found.state, State::Live, "bit {bit} of a unit that holds {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_word_that_decodes_encodes_to_itself() {
         let mut seed = 1u64;
         for _ in 0..100_000 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if let Some(owner) = Owner::decode(seed) {
-                assert_eq!(owner.encode(), seed);
+            let word = if seed & 1 == 0 { seed } else { seed & 0xffff_ff07 };
+            if let Some(owner) = Owner::decode(word) {
+                assert_eq!(owner.encode(), word);
             }
         }
         assert_eq!(Owner::decode(0).unwrap().state, State::Clean);

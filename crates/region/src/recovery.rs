@@ -11,12 +11,13 @@ use crate::lane::{
 };
 use crate::lock::{self, LockOwner};
 use crate::region::Region;
-use crate::{Result, space};
+use crate::{DAMAGED, Result, space};
 
 /// What the floor above does for dead operations.
 pub trait Finish {
-    /// Finishes the task of a dead operation; `lane` holds the locks that it held.
-    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<()>;
+    /// Finishes the task of a dead operation; `lane` holds the locks that it held. False when it cannot be done now, because
+    /// somebody holds a lock that it takes.
+    fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<bool>;
     /// Cleans up after the write that the dead operation had announced. False when it cannot be done now, because
     /// somebody holds a lock that it takes: it must not wait, because the caller may be that somebody.
     fn clean_up(&self, lane: &Lane<'_>, task: Task) -> Result<bool>;
@@ -28,7 +29,13 @@ pub trait Finish {
 /// Looks at the owner of a lock that does not come free, and recovers it if it is dead.
 pub(crate) fn examine(region: &Region, offset: u64, owner: LockOwner, finish: &dyn Finish) -> Result<()> {
     match lock::lane_of(region, owner)? {
-        Some(image) => recover_image(region, image.slot, finish).map(|_| ()),
+        Some(image) => {
+            if recover_image(region, image.slot, finish)? || image::holds_slot(region, image)? {
+                return Ok(());
+            }
+            // A lane is given back before its image's slot is: nobody can be waited for, and nobody recovered.
+            if lock::lane_of(region, owner)? == Some(image) { Err(DAMAGED) } else { Ok(()) }
+        }
         None => {
             // The lane moved on without this lock: a store into the word by somebody who does not own it. The lock's
             // owner cannot exist, so the word is exchanged for a free one if it is still the same.
@@ -191,7 +198,7 @@ fn free_lanes(region: &Region, dead: Image) -> Result<()> {
         space::reclaim_owned(region, dead)?;
     }
     each(&mut |at| {
-        if region.load(at + HAZARD)? == 0 {
+        if region.load(at + HAZARD)? == 0 && region.load(at + TASK_KIND)? == 0 {
             region.word(at + OWNS_UNITS)?.store(0, core::sync::atomic::Ordering::Release);
             lane::free_claim(region, at)?;
         }
@@ -199,7 +206,7 @@ fn free_lanes(region: &Region, dead: Image) -> Result<()> {
     })
 }
 
-/// False when the lane's announced write could not be cleaned up yet: it stays announced.
+/// False when the lane's task could not be finished, or its announced write not cleaned up yet: both stay announced.
 fn recover_lane(region: &Region, dead: LockOwner, at: u64, gang: &Gang, finish: &dyn Finish) -> Result<bool> {
     let mine = Lane::claim(region)?;
     let task = Task {
@@ -218,16 +225,16 @@ fn recover_lane(region: &Region, dead: LockOwner, at: u64, gang: &Gang, finish: 
         region.word(at + field)?.store(0, core::sync::atomic::Ordering::Release);
         Ok(())
     };
-    if task.kind != 0 {
-        finish.finish(&mine, task)?;
+    let finished = task.kind == 0 || finish.finish(&mine, task)?;
+    if finished {
+        clear(TASK_KIND)?;
     }
-    clear(TASK_KIND)?;
-    let whole = task.hazard == 0 || finish.clean_up(&mine, task)?;
-    if whole {
+    let cleaned = task.hazard == 0 || finish.clean_up(&mine, task)?;
+    if cleaned {
         clear(HAZARD)?;
     }
     for entry in 0..LOCK_COUNT {
         clear(LOCKS + entry * 8)?;
     }
-    Ok(whole)
+    Ok(finished && cleaned)
 }

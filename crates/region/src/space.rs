@@ -1,8 +1,9 @@
 //! Space: chunks of one class each, units taken by compare-exchange of their owner word. No free lists, no counters
 //! that must agree: what is free is what its owner word says.
 //!
-//! A chunk word: bits 0..4 state (free, claimed, in use), 4..8 class, 8 "was used before: contents not zero",
-//! 32..64 lane and lane generation of the claimer.
+//! A chunk word: bits 0..4 state (free, claimed, in use), 4..8 class, 8 "was used before: contents not zero", 16..32 the
+//! complement of bits 0..16, 32..64 lane and lane generation of the claimer. Zero is a free chunk that was never used. A word
+//! whose halves do not agree is no chunk of any class: nothing is taken from it, and what is in it cannot be reached.
 
 use crate::image::Image;
 use crate::lane::{CLAIM, Lane, OWNS_UNITS, claim_of};
@@ -17,6 +18,19 @@ const FREE: u64 = 0;
 const IN_CLAIM: u64 = 1;
 const IN_USE: u64 = 2;
 const DIRTY: u64 = 1 << 8;
+/// The bits that the complement speaks for.
+const FIELDS: u64 = 0xffff;
+
+/// The word with these fields and this claimer (in bits 32..64).
+const fn seal(fields: u64, claimer: u64) -> u64 {
+    fields & FIELDS | (!fields & FIELDS) << 16 | claimer
+}
+
+/// State, class and flag of a chunk; `None` when the word is one that no chunk has.
+const fn fields(word: u64) -> Option<u64> {
+    let fields = word & FIELDS;
+    if word == 0 || (word >> 16 & FIELDS) == !fields & FIELDS { Some(fields) } else { None }
+}
 
 /// How many chunks of the wanted class are searched before a fresh one is opened. The search goes on where the last one
 /// found something, so a unit that is in use is looked at once a round; opening fresh chunks sooner would spread a class over
@@ -39,7 +53,7 @@ pub enum Class {
 
 impl Class {
     fn of_word(word: u64) -> Option<Class> {
-        match (word >> 4) & 15 {
+        match (fields(word)? >> 4) & 15 {
             1 => Some(Class::Entry),
             2 => Some(Class::Cell),
             3 => Some(Class::Block),
@@ -85,6 +99,10 @@ pub struct Unit {
     pub clean: bool,
 }
 
+fn state(word: u64) -> Option<u64> {
+    fields(word).map(|fields| fields & 15)
+}
+
 fn chunk_word_at(region: &Region, chunk: u32) -> Result<u64> {
     if chunk as u64 >= region.geometry().chunks {
         return Err(DAMAGED);
@@ -119,6 +137,72 @@ pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
         return Err(DAMAGED);
     }
     Ok(owner_at(region, chunk as u32, class, unit))
+}
+
+/// Whether the unit of `class` at `at` is linked to the inode with this number and holds `kind`, or did so a moment ago (in
+/// limbo). Its owner word's offset; [`DAMAGED`] otherwise: what refers to it there is wrong, or the owner word is.
+#[inline]
+pub fn expect(region: &Region, class: Class, at: u64, kind: Kind, inode: u64) -> Result<u64> {
+    let owner_at = find_owner(region, class, at)?;
+    let linked = Owner::decode(region.load(owner_at)?).is_some_and(|owner| {
+        matches!(owner.state, State::Live | State::Limbo) && owner.kind == kind && owner.holder as u64 == inode
+    });
+    if linked { Ok(owner_at) } else { Err(DAMAGED) }
+}
+
+/// What a chunk word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkState {
+    /// Nobody uses it.
+    Free,
+    /// A lane is turning it from one class to another: lane and its generation.
+    Claimed(u32, u16),
+    /// It has units of this class.
+    Used(Class),
+    /// It is no word that a chunk can have.
+    Damaged,
+}
+
+/// Offset of the word of chunk `chunk`, and what it says.
+pub fn chunk(region: &Region, chunk: u32) -> Result<(u64, ChunkState)> {
+    let at = chunk_word_at(region, chunk)?;
+    let word = region.load(at)?;
+    let said = match (state(word), Class::of_word(word)) {
+        (Some(FREE), _) if word & 0xf0 == 0 => ChunkState::Free,
+        (Some(IN_CLAIM), _) => ChunkState::Claimed((word >> 48) as u32, (word >> 32) as u16),
+        (Some(IN_USE), Some(class)) => ChunkState::Used(class),
+        _ => ChunkState::Damaged,
+    };
+    Ok((at, said))
+}
+
+/// The word of a chunk that was used before: free, or with units of a class.
+pub const fn chunk_word(class: Option<Class>) -> u64 {
+    match class {
+        Some(class) => seal(IN_USE | (class as u64) << 4 | DIRTY, 0),
+        None => seal(FREE | DIRTY, 0),
+    }
+}
+
+/// Number of the chunk that the byte at `at` lies in.
+pub fn chunk_of(region: &Region, at: u64) -> Option<u32> {
+    let chunk = at.checked_sub(region.geometry().data_at)? / CHUNK;
+    (chunk < region.geometry().chunks).then_some(chunk as u32)
+}
+
+/// Calls `each` with every unit of chunk `chunk`, as if it had units of `class`, and its owner word.
+pub fn each_unit_of(
+    region: &Region,
+    chunk: u32,
+    class: Class,
+    mut each: impl FnMut(Unit, u64) -> Result<()>,
+) -> Result<()> {
+    for unit in class.first_unit()..class.units() {
+        let owner_at = owner_at(region, chunk, class, unit);
+        let at = data_at(region, chunk, class, unit);
+        each(Unit { class, owner_at, at, clean: false }, region.load(owner_at)?)?;
+    }
+    Ok(())
 }
 
 impl Lane<'_> {
@@ -178,7 +262,7 @@ impl Search<'_, '_> {
     fn take(&self, chunk: u32, unit: u64) -> Result<Option<Unit>> {
         let word_at = chunk_word_at(self.region, chunk)?;
         let before = self.region.load(word_at)?;
-        if before & 15 != IN_USE || Class::of_word(before) != Some(self.class) {
+        if state(before) != Some(IN_USE) || Class::of_word(before) != Some(self.class) {
             return Ok(None);
         }
         let owner_at = owner_at(self.region, chunk, self.class, unit);
@@ -191,7 +275,7 @@ impl Search<'_, '_> {
         }
         // Somebody may be turning an empty chunk into another class: then either they see our word, or we see theirs.
         let after = self.region.word(word_at)?.load(Ordering::SeqCst);
-        if after & 15 != IN_USE || Class::of_word(after) != Some(self.class) {
+        if state(after) != Some(IN_USE) || Class::of_word(after) != Some(self.class) {
             self.region.commit_exchange(owner_at, mine, word, MustFence::nothing())?;
             return Ok(None);
         }
@@ -217,7 +301,7 @@ impl Search<'_, '_> {
 
     fn is_of_class(&self, chunk: u32) -> Result<bool> {
         let word = self.region.load(chunk_word_at(self.region, chunk)?)?;
-        Ok(word & 15 == IN_USE && Class::of_word(word) == Some(self.class))
+        Ok(state(word) == Some(IN_USE) && Class::of_word(word) == Some(self.class))
     }
 
     fn anywhere(&self) -> Result<Unit> {
@@ -272,11 +356,11 @@ impl Search<'_, '_> {
             let chunk = (start + step) % chunks;
             let word_at = chunk_word_at(self.region, chunk)?;
             let word = self.region.load(word_at)?;
-            if word & 15 != FREE || !self.claim_chunk(word_at, word)? {
+            if state(word) != Some(FREE) || !self.claim_chunk(word_at, word)? {
                 continue;
             }
             self.clear_owner_words(chunk, word & DIRTY != 0)?;
-            let opened = IN_USE | (self.class as u64) << 4 | word & DIRTY;
+            let opened = seal(IN_USE | (self.class as u64) << 4 | word & DIRTY, 0);
             self.region.commit(word_at, opened, MustFence::nothing())?;
             self.region.chunk_cursor.store((chunk + 1) % chunks, Ordering::Relaxed);
             if let Some(found) = self.in_chunk(chunk, 0)? {
@@ -288,7 +372,7 @@ impl Search<'_, '_> {
 
     fn claim_chunk(&self, word_at: u64, word: u64) -> Result<bool> {
         let holder = (self.lane.index as u64) << 48 | (self.lane.generation as u64) << 32;
-        let claimed = (word & (15 << 4 | DIRTY)) | IN_CLAIM | holder;
+        let claimed = seal((word & (15 << 4 | DIRTY)) | IN_CLAIM, holder);
         self.region.commit_exchange(word_at, word, claimed, MustFence::nothing())
     }
 
@@ -307,7 +391,7 @@ impl Search<'_, '_> {
             let word_at = chunk_word_at(self.region, chunk)?;
             let word = self.region.load(word_at)?;
             let Some(class) = Class::of_word(word) else { continue };
-            if word & 15 != IN_USE || class == self.class || !all_free(self.region, chunk, class)? {
+            if state(word) != Some(IN_USE) || class == self.class || !all_free(self.region, chunk, class)? {
                 continue;
             }
             if !self.claim_chunk(word_at, word)? {
@@ -315,7 +399,7 @@ impl Search<'_, '_> {
             }
             // Again, now that nobody can take a unit unseen.
             if all_free(self.region, chunk, class)? {
-                self.region.commit(word_at, FREE | DIRTY, MustFence::nothing())?;
+                self.region.commit(word_at, seal(FREE | DIRTY, 0), MustFence::nothing())?;
                 return Ok(true);
             }
             self.region.commit(word_at, word, MustFence::nothing())?;
@@ -368,7 +452,7 @@ pub struct SpaceUse {
 pub fn count(region: &Region) -> Result<SpaceUse> {
     let mut used = SpaceUse { total: region.geometry().chunks * CHUNK, ..SpaceUse::default() };
     for chunk in 0..region.geometry().chunks as u32 {
-        if region.load(chunk_word_at(region, chunk)?)? & 15 == FREE {
+        if state(region.load(chunk_word_at(region, chunk)?)?) == Some(FREE) {
             used.unopened += CHUNK;
         }
     }
@@ -393,12 +477,12 @@ pub(crate) fn reclaim_owned(region: &Region, dead: Image) -> Result<()> {
     for chunk in 0..region.geometry().chunks as u32 {
         let word_at = chunk_word_at(region, chunk)?;
         let word = region.load(word_at)?;
-        if word & 15 == IN_CLAIM && is_dead((word >> 48) as u32, (word >> 32) as u16)? {
+        if state(word) == Some(IN_CLAIM) && is_dead((word >> 48) as u32, (word >> 32) as u16)? {
             // A claimed chunk has no linked unit: it was free, or found empty. If the claimer died between its second
             // look and giving the chunk back, the class is still there and the units are examined below.
             let restored =
                 if Class::of_word(word).is_some() { word & (15 << 4 | DIRTY) | IN_USE } else { FREE | DIRTY };
-            region.commit(word_at, restored, MustFence::nothing())?;
+            region.commit(word_at, seal(restored, 0), MustFence::nothing())?;
         }
     }
     each_unit(region, |unit, owner| {

@@ -9,6 +9,7 @@
 //! | [`scratch`] | directories and regions that go away with the test |
 //! | [`command`] | the `lifeboat` command as users run it |
 //! | [`fuse_mount`] | a region mounted for the kernel |
+//! | [`hostile`] | regions full of hostile bytes |
 //! | [`stepping`] | every operation stopped at every instruction |
 //! | [`storm`] | writers killed at random moments, and their log held against the region |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
@@ -23,6 +24,7 @@ pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod fuse_mount;
+pub mod hostile;
 pub mod huge_pages;
 pub mod model;
 pub mod programs;

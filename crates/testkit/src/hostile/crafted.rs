@@ -1,0 +1,150 @@
+//! Damage that somebody thought out: cycles, overlaps, counts and offsets that lead astray, tables of zeros and ones.
+
+use super::cases::Case;
+use super::places::Place;
+use super::population::{Population, SIZE};
+use crate::random::Random;
+use crate::volume::{RegionVolume, Volume};
+use lifeboat_fs::FileSystem;
+use lifeboat_region::layout::{CELL, CHUNK};
+
+const SEQUENCE: u64 = 8;
+const FILE_SIZE: u64 = 16;
+const ROOT: u64 = 24;
+const MODE: u64 = 40;
+const LINKS: u64 = 48;
+const PARENT: u64 = 96;
+const BLOCKS: u64 = 112;
+const FILE_LOCKS: u64 = 136;
+const ATTRIBUTES: u64 = 144;
+
+fn case(what: impl Into<String>, words: &[(u64, u64)]) -> Case {
+    let bytes = words.iter().map(|(at, word)| (*at, word.to_le_bytes().to_vec())).collect();
+    Case { what: what.into(), place: "crafted", bytes, one_bit: false }
+}
+
+/// An index node of height 1 at this offset, as a map word.
+fn index(at: u64, height: u64) -> u64 {
+    5 | height << 4 | (at >> 6) << 24
+}
+
+/// Cases about the inodes of the population.
+pub fn cases(files: &FileSystem) -> Vec<Case> {
+    let volume = RegionVolume::over(files, b"").expect("the root");
+    let at = |path: &str| volume.stat(None, path.as_bytes(), false).expect("stat").number * CELL;
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let (root, many, deep, er) = (files.root().number() * CELL, at("many"), at("deep"), at("deep/er"));
+    let (small, extent, large, sparse) = (at("small"), at("extent"), at("large"), at("sparse"));
+    let node = |at: u64| (word(at + ROOT) >> 24) << 6;
+    let mut found = vec![
+        case("a directory's index leads to itself", &[(node(many), index(node(many), 2))]),
+        case("a directory's index leads to its own inode", &[(many + ROOT, index(many, 1))]),
+        case("a directory has another's index", &[(deep + ROOT, word(many + ROOT))]),
+        case("a directory has the root's index", &[(er + ROOT, word(root + ROOT))]),
+        case("a file's map leads to itself", &[(node(large), index(node(large), 1))]),
+        case("two files share an extent", &[(extent + ROOT, word(node(large)))]),
+        case("two files share a map", &[(sparse + ROOT, word(large + ROOT))]),
+        case("a file's map is a directory's index", &[(large + ROOT, word(many + ROOT))]),
+        case("a file's extent lies in the tables", &[(extent + ROOT, 1 | (8192 >> 6) << 24)]),
+        case("a file's extent lies beyond the region", &[(extent + ROOT, 1 | (SIZE >> 6) << 24)]),
+        case("a file's extent ends beyond the region", &[(extent + ROOT, 1 | ((SIZE - 4096) >> 6) << 24)]),
+        case("a file's extent has the largest offset", &[(extent + ROOT, 1 | u64::MAX << 24)]),
+        case("attributes are a file's extent", &[(small + ATTRIBUTES, word(extent + ROOT))]),
+        case("parents in a ring", &[(deep + PARENT, er / CELL), (er + PARENT, deep / CELL)]),
+        case("a directory is its own parent", &[(deep + PARENT, deep / CELL)]),
+        case("the root has a parent", &[(root + PARENT, deep / CELL)]),
+        case("a parent is a file", &[(deep + PARENT, small / CELL)]),
+        case("a lock on a chain of locks that leads nowhere", &[(large + FILE_LOCKS, 1 << 48 | 0xffff << 32)]),
+        case("a directory that is always being changed", &[(many + SEQUENCE, u64::MAX)]),
+        case("a file that is always being cut", &[(large + SEQUENCE, 1)]),
+    ];
+    for (name, inode) in [("a file", large), ("a directory", many), ("the root", root)] {
+        for value in [0, 1, u64::MAX, 1 << 63, u64::from(u32::MAX), !(u64::from(u32::MAX))] {
+            found.push(case(format!("{name} has {value:#x} links"), &[(inode + LINKS, value)]));
+            found.push(case(format!("{name} has the size word {value:#x}"), &[(inode + FILE_SIZE, value)]));
+            found.push(case(format!("{name} has {value:#x} blocks"), &[(inode + BLOCKS, value)]));
+            found.push(case(format!("{name} has the mode {value:#x}"), &[(inode + MODE, value)]));
+        }
+        for kind in 0..16_u64 {
+            found.push(case(format!("{name} has type {kind}"), &[(inode + MODE, kind << 12 | 0o644)]));
+        }
+    }
+    found.extend(entries(files, many));
+    found
+}
+
+/// Chains that lead in rings or away.
+fn entries(files: &FileSystem, dir: u64) -> Vec<Case> {
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let node = (word(dir + ROOT) >> 24) << 6;
+    let heads: Vec<u64> = (0..32).map(|child| node + child * 8).filter(|at| word(*at) & 15 == 6).collect();
+    let entry = |head: u64| (word(head) >> 24) << 6;
+    let mut found = Vec::new();
+    for pair in heads.windows(2).take(4) {
+        let (one, other) = (entry(pair[0]), entry(pair[1]));
+        found.push(case("an entry follows itself", &[(one, word(pair[0]))]));
+        found.push(case("two chains join", &[(one, word(pair[1]))]));
+        found.push(case("two chains in a ring", &[(one, word(pair[1])), (other, word(pair[0]))]));
+        found.push(case("one chain twice", &[(pair[0], word(pair[1]))]));
+        found.push(case("two chains exchanged", &[(pair[0], word(pair[1])), (pair[1], word(pair[0]))]));
+        found.push(case("a name longer than its place", &[(one + 24, word(one + 24) | 0xff)]));
+        found.push(case("a name of no length", &[(one + 24, word(one + 24) & !0xff)]));
+        found.push(case("a name in the tables", &[(one + 24, word(one + 24) & 0xffff | 128 << 24)]));
+        found.push(case("an entry of the directory itself", &[(one + 16, dir / CELL)]));
+        found.push(case("the name of an inode far away", &[(one + 16, u64::MAX >> 24)]));
+    }
+    found
+}
+
+/// Each structure whole, and each half, of zeros, of ones, and at random.
+pub fn fills(places: &[Place], random: &mut Random) -> Vec<Case> {
+    let mut found = Vec::new();
+    let mut last = "";
+    for place in places {
+        // Of the many cells and entries a few.
+        if place.what == last && !random.chance(4) {
+            continue;
+        }
+        last = place.what;
+        for (how, fill) in [("zeros", 0), ("ones", 0xff), ("random bytes", 1)] {
+            let data: Vec<u8> = (0..place.length).map(|_| if fill == 1 { random.word() as u8 } else { fill }).collect();
+            let bytes = vec![(place.at, data)];
+            found.push(Case {
+                what: format!("{how} over {} at {:#x}", place.what, place.at),
+                place: "fill",
+                bytes,
+                one_bit: false,
+            });
+        }
+    }
+    found
+}
+
+/// Words of the metadata that stand in other places than theirs.
+pub fn misplaced(population: &Population, places: &[Place], random: &mut Random, count: usize) -> Vec<Case> {
+    let used: Vec<u64> = places
+        .iter()
+        .flat_map(|place| (place.at..place.at + place.length).step_by(8))
+        .filter(|at| (0..8).any(|byte| population.byte(at + byte) != 0))
+        .collect();
+    let word = |at: u64| (0..8).rev().fold(0, |word, byte| word << 8 | u64::from(population.byte(at + byte)));
+    (0..count)
+        .map(|_| {
+            let (to, from) = (random.pick(&used), random.pick(&used));
+            case(format!("the word of {from:#x} at {to:#x}"), &[(to, word(from))])
+        })
+        .collect()
+}
+
+/// Lengths at which a region can be cut off.
+pub fn lengths(places: &[Place]) -> Vec<u64> {
+    let mut found: Vec<u64> = places
+        .iter()
+        .filter(|place| place.at < 2 * CHUNK)
+        .flat_map(|place| [place.at, place.at + 1, place.at + place.length])
+        .chain([1, SIZE - 1, SIZE - 4096, SIZE - CHUNK, SIZE / 2, 8 << 20, SIZE + 1, SIZE + CHUNK, 2 * SIZE, 1 << 33])
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
