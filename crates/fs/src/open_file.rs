@@ -325,7 +325,11 @@ impl FileSystem {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
         match word & STATE {
-            LIVE if !self.is_held(file, word, held)? => self.close_word(file, word, false),
+            LIVE if !self.is_held(file, word, held)? => match self.close_word(file, word, false) {
+                // Somebody else is closing it.
+                Err(Errno::BADF) => Ok(false),
+                closed => closed,
+            },
             OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
                 let inode = InodeId::from_word(self.region().load(at + INODE)?);
                 let lane = self.lane()?;

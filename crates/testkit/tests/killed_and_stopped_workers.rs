@@ -20,7 +20,7 @@ const LOG_SHARE: u64 = 60_000;
 
 #[test]
 fn entry_of_child_processes() {
-    child::enter(&[("worker", worker), ("holder", holder), ("keeper", keeper_of_a_lock)]);
+    child::enter(&[("worker", worker), ("holder", holder), ("keeper", keeper_of_a_lock), ("opener", opener)]);
 }
 
 #[test]
@@ -206,6 +206,45 @@ fn who_recovers_a_dead_process_never_waits_for_a_lock_of_its_own() {
     });
     volume.close(open).expect("close");
     volume.close(locked).expect("close");
+    let checked = check(&files);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+/// Opens a file many times.
+fn opener() {
+    let files = attach(Path::new(&setting("REGION"))).expect("attach");
+    let volume = volume(&files);
+    for _ in 0..OPENED {
+        volume.open(None, b"open", libc::O_CREAT | libc::O_RDWR, 0o644).expect("open");
+    }
+    report("ready");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+const OPENED: usize = 300;
+
+#[test]
+fn two_who_close_what_a_dead_process_had_open_do_not_fail_each_other() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("two-reapers", 16 << 20);
+    let files = region.attach();
+    for round in 0..10 {
+        let mut dead = Role::new("opener").with("REGION", region.path().display()).spawn();
+        assert_eq!(dead.next_report(Duration::from_secs(20)), "ready");
+        dead.kill();
+        let together = std::sync::Barrier::new(2);
+        let closed = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                together.wait();
+                files.reap(None)
+            });
+            together.wait();
+            // It answered EBADF when the other was faster somewhere.
+            files.sweep().unwrap_or_else(|error| panic!("round {round}: recovering failed: {error}"));
+            other.join().expect("a reaper")
+        });
+        note("two reapers", &format!("{closed} of {OPENED} closed by the other"));
+    }
     let checked = check(&files);
     assert!(checked.is_clean(), "{checked}");
 }
