@@ -5,8 +5,12 @@ use super::{Storm, stalled};
 use crate::stepping::judge::{Fault, FaultKind};
 use std::time::{Duration, Instant};
 
-/// Longest time that the killer spins after an announcement, in nanoseconds: most actions are shorter.
-const SPIN: u64 = 120_000;
+/// Longest time that the killer waits after an announcement, in nanoseconds, as a power of two: most actions are shorter.
+const SPIN: u64 = 17;
+/// How often the killer looks for a moment in the middle of an action.
+const TRIES: u32 = 20;
+/// The shortest such time.
+const SHORTEST_SPIN: u64 = 10;
 /// The same for one that recovers others.
 const RECOVERY_SPIN: u64 = 1_500_000;
 /// Actions that a victim does first, at most.
@@ -67,11 +71,25 @@ impl Storm<'_> {
                     format!("writer {writer} does nothing: {:?}", slot.in_flight()),
                 ));
             }
-            // Its log may be full.
-            self.take_logs()?;
-            std::thread::sleep(Duration::from_micros(20));
+            if slot.is_full() {
+                self.take_logs()?;
+            }
+            // Not asleep: the next action would be over when this process is awake.
+            std::thread::yield_now();
         }
-        spin(self.random.below(SPIN));
+        // Sometimes between two actions.
+        let anywhere = self.random.chance(10);
+        for _ in 0..TRIES {
+            let announced = slot.get(Field::Announced);
+            while slot.get(Field::Announced) == announced && start.elapsed() < SILENCE {
+                std::thread::yield_now();
+            }
+            let longest = 1 << (SHORTEST_SPIN + self.random.below(SPIN - SHORTEST_SPIN + 1));
+            spin(self.random.below(longest));
+            if anywhere || slot.get(Field::Busy) != 0 {
+                break;
+            }
+        }
         Ok(())
     }
 

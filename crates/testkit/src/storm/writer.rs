@@ -21,6 +21,8 @@ pub const COUNTER: &[u8] = b"counter";
 pub const STRIPES: &[u8] = b"stripes";
 /// Bytes of a part: its edges lie within blocks.
 pub const STRIPE: usize = 5000;
+/// In so many of 100 cases a writer rests a moment, so that the killer, who replays everything, keeps up.
+const REST: u64 = 40;
 /// An answer that no call gives: what was read is not what was written, or what must exclude each other did not.
 pub const WRONG: i32 = 9999;
 
@@ -98,6 +100,9 @@ impl<'f> Writer<'f> {
                 continue;
             }
             self.obey();
+            if self.random.chance(REST) {
+                std::thread::sleep(Duration::from_nanos(self.random.below(200_000)));
+            }
             let action = self.choose();
             self.perform(action);
         }
