@@ -1,4 +1,4 @@
-//! Process images: who is attached, and proof that an image is gone.
+//! Process images: who is attached, and who takes care of those that are gone.
 //!
 //! A slot belongs to an *image*: a program started in a process, ended by exit, kill or exec. Its 64 bytes:
 //!
@@ -11,22 +11,13 @@
 //! | 4 | run id |
 //! | 5 | 1: it has a witness |
 //!
-//! Each slot has a lock file, which its image locks twice: with a record lock, and with `flock` through a mapping of one
-//! page, the *witness*, whose descriptor is closed at once. An image is gone when both are free *and* its process is
-//! absent, was started at another time, or no longer maps this region. Each alone lies: a record lock vanishes when a live
-//! process closes any descriptor of that file, a mapping when a program unmaps what it does not know, a pid is reused, exec
-//! keeps pid and start time. Of a process in another pid namespace, or without a `/proc` of ours, the kernel tells no
-//! more than the two locks: there they are the proof.
+//! What follows from a death is here; what proves one is in [`crate::proof`].
 
-use crate::process;
-use crate::region::{Region, out_of_the_way};
+use crate::proof::{self, SlotLock, Witness, is_gone, is_gone_but_for_us};
+use crate::region::Region;
 use crate::{Errno, Result};
-use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use lifeboat_kernels::MustFence;
-use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 const STATE: u64 = 3;
 const FREE: u64 = 0;
@@ -49,29 +40,6 @@ fn word(state: u64, generation: u16, recoverer: u32) -> u64 {
 fn generation_of(word: u64) -> u16 {
     (word >> 16) as u16
 }
-
-fn lock_path(slot: u32, out: &mut [u8; 64]) -> usize {
-    process::decimal(b"", slot as u64, b"", out)
-}
-
-fn open_lock_file(region: &Region, slot: u32, create: bool) -> Result<OwnedFd> {
-    let mut path = [0; 64];
-    let length = lock_path(slot, &mut path);
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(region.images(), &path[..length], flags, Mode::empty()) {
-        Err(Errno::NOENT) if create => {
-            let file = rustix::fs::openat(region.images(), &path[..length], flags | OFlags::CREATE, SHARED_FILE)?;
-            // Whatever the program's mask; a file that somebody else has just made is as good.
-            let _ = rustix::fs::fchmod(&file, SHARED_FILE);
-            Ok(file)
-        }
-        opened => opened,
-    }
-}
-
-/// Others can come to these files only through descriptors that a program of the owner's held when it gave up its user
-/// id: the directory above is the owner's alone.
-const SHARED_FILE: Mode = Mode::from_raw_mode(0o666);
 
 /// What a slot's words say of its holder.
 #[derive(Clone, Copy, Debug)]
@@ -140,9 +108,7 @@ fn take(region: &Region) -> Result<Image> {
 }
 
 fn take_a_slot(region: &Region) -> Result<Image> {
-    let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
-    let start = process::own_start_time()?;
-    let namespace = process::pid_namespace()?;
+    let Holder { pid, start, namespace, run } = proof::own_identity(region)?;
     let images = region.geometry().images as u32;
     // Programs that end without a word leave their slots: in the second round those are looked at, too.
     for step in 0..2 * images {
@@ -165,22 +131,16 @@ fn take_a_slot(region: &Region) -> Result<Image> {
         if !takeable(state, true)? {
             continue;
         }
-        let file = out_of_the_way(open_lock_file(region, slot, true)?);
-        if rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
-        for (index, value) in [(1, pid as u64), (2, start), (3, namespace), (4, region.superblock().run as u64), (5, 1)]
-        {
+        let Some(lock) = SlotLock::take(region, slot)? else { continue };
+        for (index, value) in [(1, pid as u64), (2, start), (3, namespace), (4, run as u64), (5, 1)] {
             region.word(at + index * 8)?.store(value, Ordering::Relaxed);
         }
         let generation = generation_of(state).wrapping_add(1);
         if !region.commit_exchange(at, state, word(LIVE, generation, 0), MustFence::nothing())? {
             continue;
         }
-        region.private.lock_file.store(file.as_raw_fd() as u32 + 1, Ordering::Release);
+        region.private.lock_file.store(lock.keep() + 1, Ordering::Release);
         region.private.witness.store(witness.keep(), Ordering::Release);
-        // Kept open for the life of the image: closing it would end the lock.
-        let _ = file.into_raw_fd();
         region.private.image.store((slot as u64 + 1) | (generation as u64) << 32, Ordering::Release);
         return Ok(Image { slot, generation });
     }
@@ -220,108 +180,9 @@ pub fn give_up(region: &Region) {
         let _ = region.commit_exchange(at, word(LIVE, generation, 0), word(FREE, generation, 0), MustFence::nothing());
     }
     let file = region.private.lock_file.swap(0, Ordering::AcqRel);
-    if file != 0 {
-        // SAFETY: the descriptor was opened by `take_a_slot` for this slot and is closed nowhere else.
-        unsafe { rustix::io::close(file as i32 - 1) };
-    }
     let page = region.private.witness.swap(0, Ordering::AcqRel);
-    if page != 0 {
-        drop(Witness(page));
-    }
-}
-
-/// A mapping of the slot's lock file that holds an `flock`: it ends with this image's memory, whatever becomes of
-/// descriptors, and no forked child inherits it.
-struct Witness(usize);
-
-const WITNESS: usize = 4096;
-
-impl Witness {
-    /// `None` when another holds it, or is just looking whether somebody does.
-    fn take(region: &Region, slot: u32) -> Result<Option<Witness>> {
-        let file = open_lock_file(region, slot, true)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            other => other?,
-        }
-        let (protection, flags) = (ProtFlags::empty(), MapFlags::SHARED);
-        // SAFETY: a new mapping without access, where the kernel finds room for it.
-        let page = unsafe { rustix::mm::mmap(core::ptr::null_mut(), WITNESS, protection, flags, &file, 0) }?;
-        let witness = Witness(page as usize);
-        // SAFETY: advice on our own page; it takes effect in children only.
-        unsafe { rustix::mm::madvise(page, WITNESS, Advice::LinuxDontFork) }?;
-        Ok(Some(witness))
-    }
-
-    /// Its address: held until that is unmapped.
-    fn keep(self) -> usize {
-        let page = self.0;
-        core::mem::forget(self);
-        page
-    }
-
-    /// Whether an image holds one. Tells yes, too, while another asks the same of a slot that is being taken.
-    fn is_held(region: &Region, slot: u32) -> Result<bool> {
-        let file = match open_lock_file(region, slot, false) {
-            Err(Errno::NOENT) => return Ok(false),
-            file => file?,
-        };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `take`, unmapped nowhere else.
-        let _ = unsafe { rustix::mm::munmap(self.0 as *mut c_void, WITNESS) };
-    }
-}
-
-/// Proves or fails to prove that the holder of `slot` is gone. Own slots are never gone.
-pub fn is_gone(region: &Region, slot: u32) -> Result<bool> {
-    if has_own(region) && own(region)?.slot == slot {
-        return Ok(false);
-    }
-    is_gone_but_for_us(region, slot, false)
-}
-
-/// As [`is_gone`], of a slot that is not ours; `has_witness`: its witness is ours already, so nobody else has it.
-fn is_gone_but_for_us(region: &Region, slot: u32, has_witness: bool) -> Result<bool> {
-    let holder = holder(region, slot)?;
-    if holder.run != region.superblock().run {
-        return Ok(true);
-    }
-    if lock_is_held(region, slot)? || (!has_witness && Witness::is_held(region, slot)?) {
-        return Ok(false);
-    }
-    if process::pid_namespace()? != holder.namespace || !process::proc_is_of_our_namespace() {
-        // A pid of another namespace proves nothing either way.
-        return Ok(region.load(region.image_at(slot)? + 40)? == 1);
-    }
-    Ok(match process::start_time(holder.pid) {
-        Err(Errno::NOENT | Errno::SRCH) => true,
-        Err(_) => false,
-        Ok(start) if start != holder.start => true,
-        Ok(_) => {
-            let (device, inode) = region.file_identity();
-            !process::maps_file(holder.pid, device, inode)
-        }
-    })
-}
-
-fn lock_is_held(region: &Region, slot: u32) -> Result<bool> {
-    let file = match open_lock_file(region, slot, false) {
-        Ok(file) => file,
-        // Without its lock file the slot's lock is nobody's; the process itself is examined next.
-        Err(Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let wanted = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
-    Ok(rustix::process::fcntl_getlk(&file, &wanted)?.is_some())
+    // SAFETY: both were kept by `take_a_slot` for this slot and are given up nowhere else.
+    unsafe { proof::let_go(file.checked_sub(1), page) };
 }
 
 /// Claims a gone image for recovery by this one; `None` when it lives, is free, or was claimed by another image that did

@@ -20,12 +20,14 @@ pub mod mapping;
 pub mod owner;
 pub mod place;
 pub mod process;
+mod proof;
 pub mod recovery;
 mod region;
 pub mod sleep;
 pub mod space;
 pub mod superblock;
 pub mod user;
+mod words;
 
 pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros};
 pub use region::{AttachError, FormatError, FormatOptions, Region, format};

@@ -1,16 +1,15 @@
 //! The region as one value: the mapping, its tables, and this process's private notes about it.
 
 use crate::carrier::keeper::{self, KeeperError};
-use crate::commit::{Volatile, commit, commit_exchange};
-use crate::layout::{CHUNK, Geometry, IMAGE, LANE, SUPERBLOCK};
+use crate::commit::{Volatile, commit};
+use crate::layout::{CHUNK, Geometry, SUPERBLOCK};
 use crate::mapping::Mapping;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
-use crate::{DAMAGED, Errno, Result, process};
+use crate::{Errno, Result, process};
 use core::ffi::CStr;
 use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
-use lifeboat_kernels::MustFence;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -372,33 +371,6 @@ impl Region {
     pub fn rewrite_superblocks(&self) -> Result<()> {
         let newer = Superblock { sequence: self.superblock.sequence + 1, ..self.superblock };
         write_superblocks(&self.mapping, &newer)
-    }
-
-    /// Publishes a word of the durable part.
-    pub fn commit(&self, offset: u64, value: u64, data: MustFence) -> Result<()> {
-        commit::<Volatile>(self.mapping.word(offset)?, value, data);
-        Ok(())
-    }
-
-    /// Publishes a word of the durable part if it still holds `old`; tells whether it did.
-    pub fn commit_exchange(&self, offset: u64, old: u64, new: u64, data: MustFence) -> Result<bool> {
-        Ok(commit_exchange::<Volatile>(self.mapping.word(offset)?, old, new, data).is_ok())
-    }
-
-    /// Offset of an image slot.
-    pub(crate) fn image_at(&self, slot: u32) -> Result<u64> {
-        if slot as u64 >= self.geometry().images {
-            return Err(DAMAGED);
-        }
-        Ok(self.geometry().images_at + slot as u64 * IMAGE)
-    }
-
-    /// Offset of a lane.
-    pub fn lane_at(&self, lane: u32) -> Result<u64> {
-        if lane as u64 >= self.geometry().lanes {
-            return Err(DAMAGED);
-        }
-        Ok(self.geometry().lanes_at + lane as u64 * LANE)
     }
 }
 

@@ -1,0 +1,124 @@
+//! A write without a lock beside a cut of the same file: what was cut off is not given to others while the write may
+//! still touch it, and no byte beyond the size is ever anything but zero.
+
+use crate::file_system::FileSystem;
+use crate::files::{BLOCK_AT, CHUNKS, FILE, block_owner_at, files, linked, one_file};
+use crate::harness::{Bounds, Explored, World, explore, spawn};
+use crate::inode::{self, size_of};
+use crate::layout::BLOCK;
+use crate::map_word::Target;
+use crate::owner::Kind;
+use crate::pieces::Source;
+use crate::recovery;
+use crate::space::{self, Class, Unit};
+use crate::support::unless_dead;
+use crate::{MustFence, Result, UserSource};
+
+const WRITTEN: [u8; 8] = [0x77; 8];
+const OTHERS: u64 = 0x1111_1111_1111_1111;
+
+fn write_eight(files: &FileSystem, at: u64) -> Result<u64> {
+    let pieces = [UserSource::from_slice(&WRITTEN)];
+    files.write_range(FILE, &mut Source::new(&pieces), at, 8)
+}
+
+/// Cuts the file to nothing and gives the next free block to somebody else, who fills it.
+fn cut_and_use_again(files: &FileSystem) -> Result<Unit> {
+    files.resize(FILE, 0)?;
+    let lane = files.lane()?;
+    let unit = lane.allocate(Class::Block, None)?;
+    for at in (0..16).step_by(8) {
+        files.region().commit(unit.at + at, OTHERS, MustFence::nothing())?;
+    }
+    files.region().commit(unit.owner_at, linked(Kind::Data, 99), MustFence::nothing())?;
+    Ok(unit)
+}
+
+/// The writer has the block in its hands while it is cut off.
+pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: Option<u32>) -> Explored {
+    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+        let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
+        let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
+        world.start();
+        let writer = spawn(move || {
+            let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 8)));
+            if let Some(files) = &writer {
+                files.region().process.die();
+            }
+            wrote
+        });
+        let unit = cut_and_use_again(&cutter);
+        let wrote = writer.join().expect("the writer");
+        world.end();
+        world.died(wrote.is_none());
+        let _ = recovery::recover_all(observer.region(), &observer);
+        let at = unit.map_or(BLOCK_AT, |unit| unit.at);
+        let others = [at, at + 8].map(|at| observer.region().load(at));
+        let size = observer.field(FILE, inode::SIZE).map(size_of);
+        let words = bytes_of_the_file(&observer);
+        if world.counts() {
+            let (unit, size) = (unit.expect("there are blocks enough"), size.expect("the size"));
+            let whose = "a late write went into a block that is another's by now";
+            assert_eq!(others, [Ok(OTHERS); 2], "{whose} ({unit:?}, {wrote:?})");
+            if let Some(words) = words.expect("the bytes") {
+                assert_zero_beyond_the_size(size, &words);
+            }
+        }
+    })
+}
+
+/// Bytes of the file's block, as they lie there.
+fn bytes_of_the_file(files: &FileSystem) -> Result<Option<Vec<u64>>> {
+    let region = files.region();
+    match Target::decode(files.field(FILE, inode::ROOT)?)? {
+        Target::Block(at) => {
+            let words = (0..BLOCK).step_by(8).map(|offset| region.load(at + offset)).collect::<Result<Vec<_>>>();
+            words.map(Some)
+        }
+        Target::Hole => Ok(None),
+        other => panic!("the file has another map: {other:?}"),
+    }
+}
+
+fn assert_zero_beyond_the_size(size: u64, words: &[u64]) {
+    for (index, word) in words.iter().enumerate() {
+        let at = index as u64 * 8;
+        let beyond = if at >= size { *word } else { 0 };
+        assert_eq!(beyond, 0, "byte {at} lies beyond the size {size} and is not zero: {words:x?}");
+    }
+}
+
+/// A file of 16 bytes is cut to 8 while somebody writes its bytes 16 to 24. Either way round, no byte that was cut off
+/// shows again, and none beyond the size is there.
+pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>) -> Explored {
+    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+        let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
+        let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
+        world.start();
+        let writer = spawn(move || {
+            let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 16)));
+            if let Some(files) = &writer {
+                files.region().process.die();
+            }
+            wrote
+        });
+        let cut = cutter.resize(FILE, 8);
+        let wrote = writer.join().expect("the writer");
+        world.end();
+        world.died(wrote.is_none());
+        let recovered = recovery::recover_all(observer.region(), &observer);
+        let size = observer.field(FILE, inode::SIZE).map(size_of);
+        let words = bytes_of_the_file(&observer);
+        if world.counts() {
+            recovered.expect("recovery");
+            cut.expect("the survivor's cut");
+            let (size, words) = (size.expect("the size"), words.expect("the bytes").expect("the block stays"));
+            assert_zero_beyond_the_size(size, &words);
+            assert!(size == 8 || size == 24, "{size}");
+            assert_eq!((words[0], words[1]), (0x2222, 0), "what was cut off shows again: {words:x?}");
+            if size == 24 {
+                assert_eq!(words[2], u64::from_le_bytes(WRITTEN), "a write that has ended is lost: {words:x?}");
+            }
+        }
+    })
+}

@@ -1,0 +1,63 @@
+//! How far models are explored, and that planted bugs are found.
+#![allow(dead_code)]
+
+use lifeboat_models::harness::{Bounds, Explored, explore_deaths};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Whether the long run was asked for.
+pub fn full() -> bool {
+    std::env::var_os("LIFEBOAT_FULL").is_some()
+}
+
+/// Few interruptions in the quick set, more with `LIFEBOAT_FULL=1`.
+pub fn bounds() -> Bounds {
+    match full() {
+        true => Bounds { preemptions: 3, time: Duration::from_secs(300) },
+        false => Bounds { preemptions: 2, time: Duration::from_secs(20) },
+    }
+}
+
+/// For a model that is explored once for every step at which somebody may die.
+fn bounds_of_deaths() -> Bounds {
+    Bounds { preemptions: bounds().preemptions - 1, ..bounds() }
+}
+
+fn say(name: &str, bounds: Bounds, explored: Explored, steps: Option<u32>, start: Instant) {
+    let cut = if explored.cut_short { ", stopped by the time limit" } else { "" };
+    let steps = steps.map_or(String::new(), |steps| format!(", a death at each of {steps} steps"));
+    let (executions, preemptions) = (explored.executions, bounds.preemptions);
+    println!(
+        "{name}: {executions} executions{steps}, at most {preemptions} interruptions{cut}, {:.1?}",
+        start.elapsed()
+    );
+    assert!(executions > 10, "{name}: nothing was explored");
+}
+
+/// Explores and says how much.
+pub fn explored(name: &str, model: impl FnOnce(Bounds) -> Explored) {
+    let start = Instant::now();
+    let explored = model(bounds());
+    say(name, bounds(), explored, None, start);
+}
+
+/// Explores a model for each step at which its victim may die.
+pub fn explored_deaths(name: &str, model: impl Fn(Bounds, u32) -> Explored) {
+    let start = Instant::now();
+    let (explored, steps) = explore_deaths(|step| model(bounds_of_deaths(), step));
+    say(name, bounds_of_deaths(), explored, Some(steps), start);
+    assert!(steps > 10, "{name}: the victim did nothing");
+}
+
+/// The model must find the bug in this tree, and for this reason.
+pub fn caught<R: std::fmt::Debug>(reason: &str, model: impl FnOnce(Bounds) -> R) {
+    match catch_unwind(AssertUnwindSafe(|| model(bounds()))) {
+        Ok(explored) => panic!("the planted bug was not found: {explored:?}"),
+        Err(why) => {
+            let said = why.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| why.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default();
+            assert!(said.contains(reason), "found for another reason: {said}");
+            println!("found: {}", said.lines().next().unwrap_or_default());
+        }
+    }
+}
