@@ -286,7 +286,7 @@ impl FileSystem {
         let mut path = [0; 64];
         let length = process::decimal(b"", file.0 as u64, b"", &mut path);
         let Some(tags) = self.region().tags() else { return Ok(None) };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let tag = match rustix::fs::openat(tags, &path[..length], flags, Mode::empty()) {
             Ok(tag) => tag,
             Err(Errno::NOENT) => return Ok(None),

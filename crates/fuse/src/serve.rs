@@ -7,10 +7,10 @@ use crate::signals::EndingSignals;
 use crate::table::{mounted_at, real_path};
 use fuser::{Config, Session, SessionACL};
 use lifeboat_fs::{Errno, FileSystem};
-use lifeboat_region::place::{MountNote, Mounts, RegionDirectory};
+use lifeboat_region::place::{MountNote, Mounts, RegionDirectory, make_directory_at};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -147,7 +147,8 @@ fn prepare(mounts: &Mounts, at: &Path, prefix: &[u8]) -> Result<MountPoint, Moun
 fn open_directory(at: &Path, missing: bool, made: bool) -> Result<MountPoint, MountError> {
     let failed = |doing, errno| MountError::Failed { doing, at: at.to_path_buf(), errno };
     if missing {
-        match rustix::fs::mkdir(bytes(at), Mode::RWXU) {
+        let name = CString::new(bytes(at)).map_err(|_| failed("make the directory", Errno::INVAL))?;
+        match make_directory_at(&name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed("make the directory", errno)),
         }

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use lifeboat_fs::{CLAIMS_LONGEST, ClaimTrouble, Claims, FileSystem};
@@ -36,6 +36,13 @@ pub fn folder(asked: Option<&Path>, prefix: &Prefix) -> Result<Option<OsString>,
         Err(error) => return Err(bad(&io_reason(&error))),
     }
     let absolute = absolute.canonicalize().map_err(|error| bad(&io_reason(&error)))?;
+    let metadata = absolute.metadata().map_err(|error| bad(&io_reason(&error)))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        return Err(bad(
+            "belongs to another user or others may write there, who could take names away or give them out: \
+                        name a folder of your own that is closed to others (chmod go-w)",
+        ));
+    }
     if absolute.as_os_str().len() > CLAIMS_LONGEST {
         return Err(bad("is too long: at most 512 bytes"));
     }

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -161,6 +162,12 @@ pub fn find_library() -> Result<PathBuf, Failure> {
             looked.join(", ")
         )));
     };
+    if let Some(why) = env::var_os("LIFEBOAT_PRELOAD").and_then(|_| distrust(&found)) {
+        let path = shown(found.as_os_str().as_bytes());
+        return Err(Failure::operation(format_args!(
+            "LIFEBOAT_PRELOAD names {path}, which {why}: others decide what it does; name a library of your own"
+        )));
+    }
     if found.as_os_str().as_bytes().iter().any(|byte| b": \t\n".contains(byte)) {
         let path = shown(found.as_os_str().as_bytes());
         return Err(Failure::operation(format_args!(
@@ -168,6 +175,17 @@ pub fn find_library() -> Result<PathBuf, Failure> {
         )));
     }
     Ok(found)
+}
+
+/// Why a library that the environment names is not loaded: `sudo` and the like let the variable pass, which the linker's own
+/// they do not.
+fn distrust(library: &Path) -> Option<String> {
+    let metadata = library.metadata().ok()?;
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != 0 && metadata.uid() != own {
+        return Some(format!("belongs to user {}", metadata.uid()));
+    }
+    (metadata.mode() & 0o002 != 0).then(|| "everybody may write".to_owned())
 }
 
 /// The list of libraries to load first: what was asked for before comes before ours, because sanitizers insist on that.

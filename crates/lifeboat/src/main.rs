@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
+    refuse_rights_of_its_own()?;
     limit_instructions()?;
     match &arguments::parse()?.command {
         Command::Region(command) => region_commands::run(command),
@@ -65,6 +66,17 @@ fn run() -> Result<(), Failure> {
         Command::Documents(arguments) => documents::run(arguments),
         Command::Keeper(arguments) => keeper::run(arguments),
     }
+}
+
+/// Everything here trusts its caller's environment and works with the caller's files.
+fn refuse_rights_of_its_own() -> Result<(), Failure> {
+    if !lifeboat_region::process::has_rights_of_its_own() {
+        return Ok(());
+    }
+    Err(Failure::operation(
+        "lifeboat was started with more rights than its caller has (set-uid, set-gid or file capabilities): \
+         it needs none; take them away",
+    ))
 }
 
 /// As the environment says, once.

@@ -48,7 +48,8 @@ pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
     let kept = OFlags::from_bits_retain((flags & libc::O_CLOEXEC) as u32);
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-    let flags = access | kept | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    // Something else that lies there (a pipe, say) is not waited for.
+    let flags = access | kept | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
     let tag = match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
         Err(Errno::NOENT) => {
             // For a process that gives up its user id, too: the folder's own parent keeps others out.
@@ -104,7 +105,7 @@ fn retry(mut operation: impl FnMut() -> Result<()>) -> Result<()> {
 fn take(file: OpenFile) -> Option<OwnedFd> {
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
         Ok(tag) => match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Some(tag),
@@ -141,7 +142,7 @@ pub fn tell_of_strays(tag: impl AsFd, file: OpenFile) {
     ));
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-    let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let _ = rustix::fs::openat(folder(), &name[..length], empty, Mode::empty());
 }
 

@@ -27,7 +27,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::keeper::KeeperError;
-use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, refusal};
+use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, open_or_make, refusal};
 
 pub use error::{CreateError, OpenError};
 pub use hugetlbfs::Hugetlbfs;
@@ -227,9 +227,11 @@ fn check(file: OwnedFd, shown: ShownPath, names: u32) -> Result<OwnedFd, OpenErr
 fn create_file(region: &RegionDirectory) -> Result<OwnedFd, CreateError> {
     let path = new_path(region);
     let memory = region.open_memory()?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(memory.as_fd(), c"region.new", flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|errno| CreateError::Failed { doing: "create", path: ShownPath::of(&path), errno })
+    open_or_make(memory.as_fd(), c"region.new", OFlags::RDWR | OFlags::EXCL).map_err(|errno| CreateError::Failed {
+        doing: "create",
+        path: ShownPath::of(&path),
+        errno,
+    })
 }
 
 fn new_path(region: &RegionDirectory) -> PathText {

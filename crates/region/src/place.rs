@@ -20,6 +20,7 @@
 mod covers;
 mod directory;
 mod error;
+mod make;
 mod mount;
 mod mounts;
 mod name;
@@ -37,6 +38,8 @@ use rustix::io::Errno;
 pub use covers::{COVERS_MAX, Cover, CoverKind};
 pub use directory::{RegionDirectory, Tags};
 pub use error::{PlaceError, Refusal, RemoveError, ShownPath};
+pub(crate) use make::open_or_make;
+pub use make::{make_directory, make_directory_at};
 pub(crate) use mount::{is_mount, mount_tmpfs_like};
 pub use mounts::{MountNote, Mounts};
 pub use name::{BadName, NAME_MAX, RegionName};
@@ -116,7 +119,7 @@ impl Place {
     }
 
     fn make(&self) -> Result<(), PlaceError> {
-        match rustix::fs::mkdir(self.path.as_c_str(), Mode::RWXU) {
+        match make_directory_at(self.path.as_c_str(), Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(failed("make the directory", &self.path, errno)),
         }
@@ -155,7 +158,7 @@ impl Place {
                 locked => break locked?,
             }
         };
-        match rustix::fs::mkdirat(&short.directory, name.as_c_str(), Mode::RWXU) {
+        match make_directory(&short.directory, name.as_c_str(), Mode::RWXU) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(PlaceError::Exists { path: ShownPath::of(&path) }),
             Err(errno) => return Err(failed("make the directory", &path, errno)),

@@ -79,6 +79,17 @@ pub fn own_start_time() -> Result<u64> {
     parse_start_time(&text[..have]).ok_or(Errno::IO)
 }
 
+/// Whether this process was started with more rights than whoever started it has: set-uid, set-gid, file capabilities.
+pub fn has_rights_of_its_own() -> bool {
+    const AT_SECURE: u64 = 23;
+    let ids_differ = rustix::process::getuid() != rustix::process::geteuid()
+        || rustix::process::getgid() != rustix::process::getegid();
+    let mut vector = [0; 1024];
+    let have = read_small(b"/proc/self/auxv", &mut vector).unwrap_or(0);
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+    ids_differ || vector[..have].chunks_exact(16).any(|pair| word(&pair[..8]) == AT_SECURE && word(&pair[8..]) != 0)
+}
+
 fn parse_start_time(text: &[u8]) -> Option<u64> {
     // The command name may hold anything, also spaces and ')': fields are counted from the last ')'.
     let after = text.iter().rposition(|&byte| byte == b')')? + 1;

@@ -49,7 +49,7 @@ fn mount(region: &RegionDirectory, size: u64) -> Result<(), CreateError> {
     let mut options = Text::<128>::new();
     // Writing into a buffer of our own cannot fail.
     let _ = write!(options, "pagesize=2M,size={size},mode=0700");
-    match mount_tmpfs_like(c"hugetlbfs", &path, options.as_c_str(), false) {
+    match mount_tmpfs_like(c"hugetlbfs", path.as_c_str(), options.as_c_str(), false) {
         Ok(()) => Ok(()),
         Err(errno @ (Errno::PERM | Errno::ACCESS)) => Err(CreateError::CannotMount { carrier: "hugetlbfs", errno }),
         Err(errno) => Err(CreateError::Failed { doing: "mount a hugetlbfs over", path: ShownPath::of(&path), errno }),

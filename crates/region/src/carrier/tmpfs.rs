@@ -48,7 +48,7 @@ pub(super) fn mount(region: &RegionDirectory, size: u64, carrier: &'static str) 
         let mut options = Text::<128>::new();
         // Writing into a buffer of our own cannot fail.
         let _ = write!(options, "size={size},nr_inodes=16,mode=0700{extra}");
-        match mount_tmpfs_like(c"tmpfs", &path, options.as_c_str(), false) {
+        match mount_tmpfs_like(c"tmpfs", path.as_c_str(), options.as_c_str(), false) {
             Ok(()) => return Ok(no_swap),
             Err(Errno::INVAL) => {}
             Err(errno @ (Errno::PERM | Errno::ACCESS)) => {

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::directory::RegionDirectory;
 use super::error::{PlaceError, Refusal, ShownPath, failed};
+use super::make::open_or_make;
 use super::refusal;
 
 /// The most bytes that the list of one region can have.
@@ -70,9 +71,8 @@ impl RegionDirectory {
         line[..word.len()].copy_from_slice(word);
         line[word.len()..length - 1].copy_from_slice(cover.prefix);
         line[length - 1] = b'\n';
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.directory(), c"covers", flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| failed("open", &path, errno))?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK;
+        let file = open_or_make(self.directory(), c"covers", flags).map_err(|errno| failed("open", &path, errno))?;
         let before = rustix::fs::fstat(&file).map_err(|errno| failed("examine", &path, errno))?.st_size;
         if before as u64 + length as u64 > COVERS_MAX as u64 {
             return Err(failed("write into", &path, Errno::NOSPC));

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::carrier::keeper;
 
 use super::error::{PlaceError, ShownPath, failed};
+use super::make::{make_directory, open_or_make};
 use super::mount::mount_tmpfs_like;
 use super::name::RegionName;
 use super::text::PathText;
@@ -86,14 +87,12 @@ impl RegionDirectory {
         self.share(c"tags")?;
         let path = self.path.joined(b"tags");
         // One byte is rounded up to one page, whatever a page is here; inodes are not limited.
-        match mount_tmpfs_like(c"tmpfs", &path, c"size=1,mode=0777,nr_inodes=0", false) {
+        match mount_tmpfs_like(c"tmpfs", path.as_c_str(), c"size=1,mode=0777,nr_inodes=0", false) {
             Ok(()) => {}
             Err(errno) => return Ok(Tags::Plain(errno)),
         }
         let tags = self.open_tags()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let filler = rustix::fs::openat(&tags, c"filler", flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| failed("fill", &path, errno))?;
+        let filler = open_or_make(&tags, c"filler", OFlags::WRONLY).map_err(|errno| failed("fill", &path, errno))?;
         match rustix::io::pwrite(&filler, b"\n", 0) {
             Ok(_) => Ok(Tags::Full),
             Err(errno) => Err(failed("fill", &path, errno)),
@@ -133,8 +132,7 @@ impl RegionDirectory {
     /// another, and marks it.
     pub fn publish(&self) -> Result<(), PlaceError> {
         self.rename_new()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, c"ready", flags, Mode::RUSR | Mode::WUSR)
+        open_or_make(&self.directory, c"ready", OFlags::WRONLY | OFlags::NONBLOCK)
             .map(drop)
             .map_err(|errno| failed("make", &self.path.joined(b"ready"), errno))
     }
@@ -192,7 +190,7 @@ impl RegionDirectory {
     }
 
     fn make(&self, name: &CStr) -> Result<(), PlaceError> {
-        rustix::fs::mkdirat(&self.directory, name, Mode::RWXU)
+        make_directory(&self.directory, name, Mode::RWXU)
             .map_err(|errno| failed("make the directory", &self.path.joined(name.to_bytes()), errno))
     }
 

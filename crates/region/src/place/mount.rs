@@ -12,15 +12,10 @@ use super::text::PathText;
 /// Mounts a memory file system of the kind `file_system` over `path`, which the caller has checked to be its own.
 ///
 /// No device nodes and no set-uid bits, but execution: files of the region may be mapped executable.
-pub(crate) fn mount_tmpfs_like(
-    file_system: &CStr,
-    path: &PathText,
-    options: &CStr,
-    read_only: bool,
-) -> Result<(), Errno> {
+pub(crate) fn mount_tmpfs_like(file_system: &CStr, path: &CStr, options: &CStr, read_only: bool) -> Result<(), Errno> {
     let mut flags = MountFlags::NODEV | MountFlags::NOSUID;
     flags.set(MountFlags::RDONLY, read_only);
-    rustix::mount::mount(c"lifeboat", path.as_c_str(), file_system, flags, Some(options))
+    rustix::mount::mount(c"lifeboat", path, file_system, flags, Some(options))
 }
 
 /// Undoes the topmost mount over `path`; `lazily` also where it is still in use.

@@ -11,6 +11,7 @@ use crate::process;
 
 use super::directory::RegionDirectory;
 use super::error::{PlaceError, Refusal, ShownPath, failed};
+use super::make::open_or_make;
 use super::refusal;
 use super::text::{PathText, Text};
 
@@ -86,8 +87,7 @@ impl RegionDirectory {
     /// process holds it for half a minute.
     pub fn lock_mounts(&self) -> Result<Mounts, PlaceError> {
         let path = self.path().joined(b"mounts");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(self.directory(), c"mounts", flags, Mode::RUSR | Mode::WUSR)
+        let file = open_or_make(self.directory(), c"mounts", OFlags::RDWR | OFlags::NONBLOCK)
             .map_err(|errno| failed("open", &path, errno))?;
         check(&file, &path)?;
         for _ in 0..LOCK_STEPS {

@@ -3,12 +3,14 @@
 
 use core::fmt;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::covers::{Cover, CoverKind};
 use super::directory::RegionDirectory;
 use super::error::{PlaceError, Reason, Refusal, ShownPath};
+use super::make::{behind, make_directory_at};
 use super::mount::mount_tmpfs_like;
 use super::remove::is_own_cover;
 use super::text::PathText;
@@ -80,8 +82,8 @@ impl From<PlaceError> for CoverError {
 /// What is at a prefix before anything is done.
 enum Found {
     Nothing,
-    /// An empty directory with these permission bits.
-    EmptyDirectory(u32),
+    /// An empty directory of the caller's with these permission bits.
+    EmptyDirectory(OwnedFd, u32),
     /// A read-only mount as this module makes them.
     Cover,
     /// The region itself, mounted for the kernel.
@@ -108,12 +110,14 @@ impl Place {
             remember(region, kind, prefix)?;
             match cover_by_mount(&path, &found) {
                 Ok(()) => return Ok(Covered { kind, cannot_mount: None }),
-                Err(errno @ (Errno::PERM | Errno::ACCESS)) => {
+                Err(CoverError::Failed {
+                    doing: "mount over", errno: errno @ (Errno::PERM | Errno::ACCESS), ..
+                }) => {
                     let found = examine(region, &path)?;
                     let kind = self.cover_by_mode(region, prefix, &path, &found, made)?;
                     return Ok(Covered { kind, cannot_mount: Some(errno) });
                 }
-                Err(errno) => return Err(failed("mount over", &path, errno)),
+                Err(error) => return Err(error),
             }
         }
         let made = matches!(found, Found::Nothing) || earlier == Some(CoverKind::Made);
@@ -133,12 +137,12 @@ impl Place {
         match found {
             Found::Nothing => {
                 remember(region, kind, prefix)?;
-                make_directory(path, Mode::RUSR | Mode::XUSR)?;
+                make_own_directory(path, Mode::RUSR | Mode::XUSR)?;
             }
-            Found::EmptyDirectory(mode) => {
+            Found::EmptyDirectory(directory, mode) => {
                 remember(region, kind, prefix)?;
                 if mode & 0o222 != 0 {
-                    rustix::fs::chmod(path.as_c_str(), Mode::from_raw_mode(mode & 0o555))
+                    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode & 0o555))
                         .map_err(|errno| failed("close", path, errno))?;
                 }
             }
@@ -180,16 +184,11 @@ fn examine(region: &RegionDirectory, path: &PathText) -> Result<Found, CoverErro
         Err(Errno::NOENT) => return Err(CoverError::NoParent { prefix }),
         Err(errno) => return Err(failed("examine", path, errno)),
     };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Err(CoverError::Refused { prefix, why: Refusal::NotADirectory });
-    }
-    let expected = rustix::process::geteuid().as_raw();
-    if stat.st_uid != expected {
-        return Err(CoverError::Refused { prefix, why: Refusal::Owner { found: stat.st_uid, expected } });
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory =
-        rustix::fs::open(path.as_c_str(), flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+    refuse_unless_own(&stat, path)?;
+    let directory = open_directory(path).map_err(|errno| failed("open", path, errno))?;
+    // What was opened counts: somebody else may have exchanged it meanwhile.
+    let stat = rustix::fs::fstat(&directory).map_err(|errno| failed("examine", path, errno))?;
+    refuse_unless_own(&stat, path)?;
     let mut empty = true;
     for_each_entry(&directory, path, &mut |_, _| {
         empty = false;
@@ -198,7 +197,24 @@ fn examine(region: &RegionDirectory, path: &PathText) -> Result<Found, CoverErro
     if !empty {
         return Err(CoverError::NotEmpty { prefix });
     }
-    Ok(if is_own_cover(path) { Found::Cover } else { Found::EmptyDirectory(stat.st_mode & 0o7777) })
+    Ok(if is_own_cover(path) { Found::Cover } else { Found::EmptyDirectory(directory, stat.st_mode & 0o7777) })
+}
+
+fn open_directory(path: &PathText) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_c_str(), flags, Mode::empty())
+}
+
+fn refuse_unless_own(stat: &Stat, path: &PathText) -> Result<(), CoverError> {
+    let prefix = ShownPath::of(path);
+    let expected = rustix::process::geteuid().as_raw();
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(CoverError::Refused { prefix, why: Refusal::NotADirectory });
+    }
+    if stat.st_uid != expected {
+        return Err(CoverError::Refused { prefix, why: Refusal::Owner { found: stat.st_uid, expected } });
+    }
+    Ok(())
 }
 
 /// Whether some FUSE file system is mounted at `path`; `NOTCONN` when its daemon has died.
@@ -240,24 +256,31 @@ fn remember(region: &RegionDirectory, kind: CoverKind, prefix: &[u8]) -> Result<
     Ok(())
 }
 
-fn make_directory(path: &PathText, mode: Mode) -> Result<(), CoverError> {
-    match rustix::fs::mkdir(path.as_c_str(), mode) {
+fn make_own_directory(path: &PathText, mode: Mode) -> Result<(), CoverError> {
+    match make_directory_at(path.as_c_str(), mode) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(failed("make the directory", path, errno)),
     }
 }
 
-fn cover_by_mount(path: &PathText, found: &Found) -> Result<(), Errno> {
-    match found {
+/// Mounts over the very directory that was found to be the caller's, or that is made now.
+fn cover_by_mount(path: &PathText, found: &Found) -> Result<(), CoverError> {
+    let opened;
+    let directory = match found {
         Found::Cover | Found::Mount => return Ok(()),
-        Found::Nothing => match rustix::fs::mkdir(path.as_c_str(), Mode::RWXU | Mode::RGRP | Mode::XGRP) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        },
-        Found::EmptyDirectory(_) => {}
-    }
+        Found::EmptyDirectory(directory, _) => directory,
+        Found::Nothing => {
+            make_own_directory(path, Mode::RWXU | Mode::RGRP | Mode::XGRP)?;
+            opened = open_directory(path).map_err(|errno| failed("open", path, errno))?;
+            let stat = rustix::fs::fstat(&opened).map_err(|errno| failed("examine", path, errno))?;
+            refuse_unless_own(&stat, path)?;
+            &opened
+        }
+    };
     // One page and its root inode: nothing fits, even if somebody mounts it writable again.
-    mount_tmpfs_like(c"tmpfs", path, c"size=1,nr_inodes=1,mode=0555", true)
+    let options = c"size=1,nr_inodes=1,mode=0555";
+    mount_tmpfs_like(c"tmpfs", behind(directory).as_c_str(), options, true)
+        .map_err(|errno| failed("mount over", path, errno))
 }
 
 impl fmt::Display for CoverError {

@@ -11,6 +11,7 @@ use crate::carrier::keeper::{self, KeeperNote};
 use super::covers::{Cover, CoverKind};
 use super::directory::RegionDirectory;
 use super::error::{PlaceError, RemoveError, ShownPath, failed};
+use super::make::change_own_directory;
 use super::mount::unmount;
 use super::name::RegionName;
 use super::text::PathText;
@@ -179,8 +180,8 @@ fn undo(cover: Cover<'_>, mode: RemoveMode) -> Result<(), PlaceError> {
         }
     }
     if cover.kind == CoverKind::Closed {
-        match rustix::fs::chmod(path.as_c_str(), Mode::RWXU) {
-            Ok(()) | Err(Errno::NOENT | Errno::PERM) => {}
+        match change_own_directory(path.as_c_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::NOENT | Errno::PERM | Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(failed("open up", &path, errno)),
         }
     }

@@ -6,7 +6,7 @@ use core::fmt::Write;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, IoSlice};
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 use super::peer::uid_of_peer;
 use super::{NOTE, SOCKET, SOCKET_NEW, exists, failed, pause, socket_address, timespec};
 use crate::carrier::{Carrier, CreateError, Created, KeeperHugetlb};
-use crate::place::{RegionDirectory, Text};
+use crate::place::{RegionDirectory, Text, open_or_make};
 use crate::process::{own_start_time, pid_namespace};
 
 /// Connections that may wait for the keeper; the kernel takes less where it is told to.
@@ -76,6 +76,9 @@ impl Keeping {
         let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(wrong)?;
         let address = socket_address(region.directory(), SOCKET_NEW).map_err(wrong)?;
         rustix::net::bind(&listener, &address).map_err(wrong)?;
+        // Whatever the umask left: who connects must be allowed to write.
+        rustix::fs::chmodat(region.directory(), SOCKET_NEW, Mode::RUSR | Mode::WUSR, AtFlags::empty())
+            .map_err(wrong)?;
         rustix::net::listen(&listener, QUEUE).map_err(wrong)?;
         let watch = watch(&region).ok();
         Ok(Keeping { region, nameless: None, listener, watch })
@@ -181,8 +184,7 @@ fn write_note(region: &RegionDirectory) -> Result<(), CreateError> {
     let wrong = |errno| failed("write", region, NOTE, errno);
     let pid = rustix::process::getpid().as_raw_nonzero();
     let (started, namespace) = (own_start_time().map_err(wrong)?, pid_namespace().map_err(wrong)?);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(region.directory(), NOTE, flags, Mode::RUSR | Mode::WUSR).map_err(wrong)?;
+    let file = open_or_make(region.directory(), NOTE, OFlags::WRONLY | OFlags::EXCL).map_err(wrong)?;
     let mut text = Text::<96>::new();
     // Writing into a buffer of our own cannot fail.
     let _ = write!(text, "{pid} {started} {namespace} ");
