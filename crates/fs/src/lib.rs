@@ -26,6 +26,7 @@ mod file_lock;
 mod file_lock_table;
 mod file_map;
 mod file_system;
+mod guard;
 mod inode;
 mod kernel_node;
 mod links;

@@ -54,6 +54,9 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     if arguments.trap_raw {
         command.env("LIFEBOAT_TRAP_RAW", "1");
     }
+    if arguments.guard {
+        command.env("LIFEBOAT_GUARD", "1");
+    }
     match claims {
         Some(folder) => command.env(claims::VARIABLE, folder),
         None => command.env_remove(claims::VARIABLE),

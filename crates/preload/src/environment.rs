@@ -15,6 +15,8 @@ const DIRECTORY: &[u8] = b"LIFEBOAT_CWD=";
 const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
 /// Whether system calls past libc are trapped.
 const TRAP: &[u8] = b"LIFEBOAT_TRAP_RAW=";
+/// Whether sealed data is closed to stores of the program.
+const GUARD: &[u8] = b"LIFEBOAT_GUARD=";
 /// No longer value of either means anything.
 const SETTING_LONGEST: usize = 32;
 /// Where names are claimed that other nodes may want to write, too.
@@ -76,11 +78,12 @@ static DIRECTORY_TEXT: Text = Text::new();
 static KERNELS_TEXT: Text = Text::new();
 static TRAP_TEXT: Text = Text::new();
 static CLAIMS_TEXT: Text = Text::new();
+static GUARD_TEXT: Text = Text::new();
 
-const SETTINGS_COUNT: usize = 3;
+const SETTINGS_COUNT: usize = 4;
 /// What is handed on where it is set.
 static SETTINGS: [(&[u8], &Text); SETTINGS_COUNT] =
-    [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT), (CLAIMS, &CLAIMS_TEXT)];
+    [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT), (CLAIMS, &CLAIMS_TEXT), (GUARD, &GUARD_TEXT)];
 
 /// What the environment says.
 pub enum Found {
@@ -110,6 +113,11 @@ pub fn inherited_directory() -> Option<&'static [u8]> {
 /// Whether system calls past libc are to be trapped.
 pub fn traps() -> bool {
     TRAP_TEXT.is_set() && TRAP_TEXT.value(TRAP) != b"0"
+}
+
+/// Whether sealed data is to be closed to stores of the program.
+pub fn guards() -> bool {
+    GUARD_TEXT.is_set() && GUARD_TEXT.value(GUARD) != b"0"
 }
 
 /// Folder in which names are claimed, if this node is not the only one.

@@ -23,6 +23,9 @@ const fn default_action() -> libc::sigaction {
 
 static SEGMENTATION: Wanted = Wanted(UnsafeCell::new(default_action()));
 static BUS: Wanted = Wanted(UnsafeCell::new(default_action()));
+/// A page that is there without the right that was wanted.
+const SEGV_ACCERR: c_int = 2;
+
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 fn wanted(signal: c_int) -> Option<&'static Wanted> {
@@ -92,6 +95,13 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
             return;
         }
     }
+    if signal == libc::SIGSEGV && code == SEGV_ACCERR {
+        // SAFETY: as above; with this code it has an address.
+        let address = unsafe { (*info).si_addr() } as usize;
+        if state::open_guarded(address) {
+            return;
+        }
+    }
     // SAFETY: the kernel called this with the arguments of an SA_SIGINFO handler.
     if unsafe { lifeboat_kernels::fault::handle(signal, info.cast_const().cast(), context) } {
         return;
@@ -99,6 +109,10 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     if signal == libc::SIGBUS && code > 0 {
         // SAFETY: as above; the kernel's own bus errors have an address.
         explain(unsafe { (*info).si_addr() } as usize, code);
+    }
+    if signal == libc::SIGSEGV && code == SEGV_ACCERR {
+        // SAFETY: as above.
+        explain_store(unsafe { (*info).si_addr() } as usize);
     }
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: see `Wanted`.
@@ -127,6 +141,15 @@ fn explain(address: usize, code: c_int) {
     let region = message::Shown(crate::environment::region());
     message::say(format_args!(
         "{region}: the region's memory at offset {offset:#x} is gone: {why}; 'lifeboat region check' says what is left"
+    ));
+}
+
+/// Says it when a stray store of the program met sealed data.
+fn explain_store(address: usize) {
+    let Some(offset) = state::offset_in_region(address) else { return };
+    let region = message::Shown(crate::environment::region());
+    message::say(format_args!(
+        "{region}: the program stored into sealed data at offset {offset:#x} by a pointer of its own; nothing was changed"
     ));
 }
 

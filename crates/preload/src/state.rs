@@ -230,6 +230,9 @@ fn attach_now() -> Result<()> {
         ));
         NOT_ATTACHED
     })?;
+    if environment::guards() {
+        guard(&file_system);
+    }
     identity::note_umask();
     limits::note();
     make_owner_page();
@@ -237,6 +240,21 @@ fn attach_now() -> Result<()> {
     // SAFETY: this thread alone is in state ATTACHING, and nobody reads the value before READY.
     unsafe { (*FILE_SYSTEM.0.get()).write(file_system) };
     Ok(())
+}
+
+/// Closes sealed data to stores of the program. The handlers of faults were installed before.
+fn guard(file_system: &FileSystem) {
+    if let Err(error) = file_system.guard_sealed() {
+        message::say(format_args!(
+            "LIFEBOAT_GUARD: sealed data cannot be guarded (error {}); it is served unguarded",
+            error.raw_os_error()
+        ));
+    }
+}
+
+/// Whether a store to `address` that was refused may be made now. For handlers: attaches nothing.
+pub fn open_guarded(address: usize) -> bool {
+    attached() && environment::guards() && published().open_guarded(address)
 }
 
 /// With names claimed for this node, where the environment says that there are others.

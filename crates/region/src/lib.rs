@@ -12,6 +12,7 @@ pub mod budget;
 pub mod carrier;
 pub mod commit;
 pub mod high_water;
+mod guard;
 pub mod image;
 pub mod lane;
 pub mod layout;

@@ -4,8 +4,9 @@ use crate::{DAMAGED, Errno, Result, UserSource, UserTarget};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lifeboat_kernels::{self as kernels, Fault, MustFence};
 
-/// The region as this process has it mapped. Invariant: `[base, base + length)` stays mapped, readable and writable,
-/// for as long as the value lives, and the carrier never shrinks.
+/// The region as this process has it mapped. Invariant: `[base, base + length)` stays mapped, readable and writable
+/// (but for runs that `guard` closed, whose stores a handler of faults sees to), for as long as the value lives, and the
+/// carrier never shrinks.
 pub struct Mapping {
     base: *mut u8,
     length: u64,

@@ -31,6 +31,9 @@ pub struct ExecArguments {
     /// Also serve system calls that the program makes past libc, and say where they are made
     #[arg(long)]
     pub trap_raw: bool,
+    /// Map sealed data read-only in the program, so that a stray store of its own cannot change it
+    #[arg(long)]
+    pub guard: bool,
     /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run; or `none`
     #[arg(long, value_name = "DIR")]
     pub claims: Option<PathBuf>,

@@ -1,0 +1,54 @@
+//! Runs of 2 MiB that this process maps read-only, so that a stray store of the program cannot reach them.
+//!
+//! Nothing is remembered about it: a store that faults asks the region whether the run is still one to be closed, and
+//! opens it if not. So other processes need not be told when a run becomes one or ceases to be.
+
+use crate::layout::CHUNK;
+use crate::owner::{Kind, Owner, State};
+use crate::region::Region;
+use crate::space::{self, Class};
+use crate::{DAMAGED, Errno, Result};
+use rustix::mm::MprotectFlags;
+
+impl Region {
+    /// The chunk at this address of this process, if it is one of the region's.
+    pub fn chunk_at(&self, address: usize) -> Option<u32> {
+        let offset = (address as u64).checked_sub(self.base() as u64).filter(|&offset| offset < self.length())?;
+        let chunk = offset.checked_sub(self.geometry().data_at)? / CHUNK;
+        (chunk < self.geometry().chunks).then_some(chunk as u32)
+    }
+
+    /// Lets this process store into a chunk, or not.
+    pub fn set_writable(&self, chunk: u32, writable: bool) -> Result<()> {
+        if chunk as u64 >= self.geometry().chunks {
+            return Err(DAMAGED);
+        }
+        let at = self.base() as u64 + self.geometry().data_at + chunk as u64 * CHUNK;
+        let rights = if writable { MprotectFlags::READ | MprotectFlags::WRITE } else { MprotectFlags::READ };
+        // SAFETY: the pages are the region's own mapping (the chunk's number was checked), of which no references exist;
+        // a store of this library that finds them closed opens them again (`FileSystem::open_guarded`).
+        unsafe { rustix::mm::mprotect(at as *mut core::ffi::c_void, CHUNK as usize, rights) }
+    }
+
+    /// Whether every extent of a chunk is file data for whose inode `is_closed` says so. Asks nothing but the region's
+    /// words, so it may be called by handlers of faults.
+    pub fn is_wholly(&self, chunk: u32, mut is_closed: impl FnMut(u32) -> Result<bool>) -> Result<bool> {
+        let mut whole = false;
+        let each = space::each_unit_of(self, chunk, |unit, owner| {
+            whole = unit.class == Class::Extent && is_data(&owner) && is_closed(owner.holder)?;
+            if whole { Ok(()) } else { Err(NO) }
+        });
+        match each {
+            Ok(()) => Ok(whole),
+            Err(NO) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Ends a look through a chunk early.
+const NO: Errno = Errno::AGAIN;
+
+fn is_data(owner: &Owner) -> bool {
+    owner.state == State::Live && owner.kind == Kind::Data
+}
