@@ -10,6 +10,19 @@ use core::sync::atomic::Ordering;
 use lifeboat_region::process;
 use rustix::fs::OFlags;
 
+/// How many bytes of the pieces can be read, from the front.
+fn readable(from: &[UserSource<'_>]) -> u64 {
+    let mut sum = 0;
+    for piece in from {
+        let part = piece.readable();
+        sum += part as u64;
+        if part < piece.len() {
+            break;
+        }
+    }
+    sum
+}
+
 impl FileSystem {
     /// Reads into the pieces, in order. Fewer bytes than asked at the end of the file.
     pub fn read(&self, file: OpenFile, into: &[UserTarget<'_>], at: Position) -> Result<usize> {
@@ -23,7 +36,7 @@ impl FileSystem {
         }
         let length = total(into)?;
         let count = match at {
-            Position::At(offset) => self.read_range(inode, into, offset, length)?,
+            Position::At(offset) => self.read_as_far(inode, into, offset, length)?,
             Position::Current => self.read_current(slot, inode, into, length)?,
         };
         if count > 0 && !flags.contains(OFlags::NOATIME) {
@@ -43,12 +56,32 @@ impl FileSystem {
                 break (offset, wanted);
             }
         };
-        let outcome = self.read_range(inode, into, offset, wanted);
+        let outcome = self.read_as_far(inode, into, offset, wanted);
         let count = *outcome.as_ref().unwrap_or(&0);
         if count < wanted {
             let _ = position.compare_exchange(offset + wanted, offset + count, Ordering::AcqRel, Ordering::Relaxed);
         }
         outcome
+    }
+
+    /// Reads as far as the program's memory goes.
+    fn read_as_far(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, length: u64) -> Result<u64> {
+        let whole = self.read_range(inode, into, offset, length);
+        if whole != Err(Errno::FAULT) {
+            return whole;
+        }
+        // Which part of it that is can only be tried.
+        let (mut fits, mut fails) = (0, length);
+        while fails - fits > 1 {
+            let middle = fits + (fails - fits) / 2;
+            match self.read_range(inode, into, offset, middle) {
+                Err(Errno::FAULT) => fails = middle,
+                // The file is shorter by now.
+                other if other != Ok(middle) => return other,
+                _ => fits = middle,
+            }
+        }
+        if fits == 0 { Err(Errno::FAULT) } else { Ok(fits) }
     }
 
     /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
@@ -59,6 +92,25 @@ impl FileSystem {
         }
         let inode = self.inode_of(file)?;
         let length = total(from)?;
+        match self.write_bytes((slot, flags), inode, from, length, at) {
+            // As far as the program's memory goes.
+            Err(Errno::FAULT) => match readable(from) {
+                part if part > 0 && part < length => self.write_bytes((slot, flags), inode, from, part, at),
+                _ => Err(Errno::FAULT),
+            },
+            written => written,
+        }
+    }
+
+    /// Writes the first `length` bytes of the pieces to the inode of the open file with this slot and these flags.
+    fn write_bytes(
+        &self,
+        (slot, flags): (u64, OFlags),
+        inode: InodeId,
+        from: &[UserSource<'_>],
+        length: u64,
+        at: Position,
+    ) -> Result<usize> {
         let mut source = Source::new(from);
         if flags.contains(OFlags::APPEND) {
             let (count, start) = self.append_range(inode, &mut source, length)?;

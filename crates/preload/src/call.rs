@@ -6,6 +6,7 @@ use lifeboat_fs::{Caller, Errno, FileSystem, Result};
 /// Runs an operation that may take locks: signals wait until it is done. When room or open files run out, those that
 /// dead processes left are given back first and the operation is tried once more.
 pub fn call<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -> Result<T> {
+    signals::cancellation_point();
     let _held = signals::hold();
     call_held(operation)
 }
@@ -22,13 +23,20 @@ pub fn call_held<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -
 /// Runs a write. Writing over what is there takes no lock, but growing does.
 #[inline(always)]
 pub fn writing(operation: impl Fn(&FileSystem) -> Result<usize>) -> Result<usize> {
+    signals::cancellation_point();
     let _held = signals::hold();
-    data(operation)
+    data_held(operation)
 }
 
 /// Runs a read, seek or `fstat`: these take no lock that a signal handler could wait for.
 #[inline(always)]
 pub fn data<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
+    signals::cancellation_point();
+    data_held(operation)
+}
+
+#[inline(always)]
+fn data_held<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
     let file_system = state::file_system()?;
     match operation(file_system) {
         Err(Errno::NOSPC) => again_after_reaping(file_system, operation),

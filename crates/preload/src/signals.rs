@@ -19,8 +19,11 @@ const fn bit(signal: i32) -> u64 {
 /// Signals that come from what the thread itself does, never in the middle of a call of ours.
 const RAISED_BY_THE_THREAD: u64 = FAULTS | bit(libc::SIGABRT);
 
-/// Whether the program has a handler that could interrupt a call of ours. Without one there is nothing to hold back.
+/// Whether the program has a handler that could interrupt a call of ours, or threads that may be ended in one. Without one there is nothing to hold back.
 static HANDLERS: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program cancels threads.
+static CANCELS: AtomicBool = AtomicBool::new(false);
 
 /// The program sets a handler for `signal`.
 pub fn note_handler(signal: i32, handler: usize) {
@@ -30,13 +33,36 @@ pub fn note_handler(signal: i32, handler: usize) {
     }
 }
 
-/// Holds signals back for as long as it lives.
-pub struct Held {
-    /// `None` when nothing had to be held back.
-    before: Option<u64>,
+/// Threads may be ended in the middle of anything from now on, by a signal of the C library's own.
+pub fn note_cancellation() {
+    HANDLERS.store(true, Ordering::SeqCst);
+    CANCELS.store(true, Ordering::SeqCst);
 }
 
-/// Blocks all signals that can be, but faults, for the calling thread, if the program handles any.
+/// Ends the thread here if it was cancelled, as the C library's calls on files do before they begin. Nothing may be held.
+#[inline(always)]
+pub fn cancellation_point() {
+    if CANCELS.load(Ordering::Relaxed) {
+        test_cancel();
+    }
+}
+
+#[cold]
+fn test_cancel() {
+    libc_function!(c"pthread_testcancel", fn() -> ())();
+}
+
+/// Holds signals back for as long as it lives.
+pub struct Held {
+    /// The mask and whether the thread may be cancelled; `None` when nothing had to be held back.
+    before: Option<(u64, i32)>,
+}
+
+/// `PTHREAD_CANCEL_DISABLE` of `<pthread.h>`.
+const CANCEL_DISABLE: i32 = 1;
+
+/// Blocks all signals that can be, but faults, for the calling thread, if the program handles any. Nor is it cancelled: libc's
+/// calls wait for the signal by which that is done, and would wait for ever for one that is held back.
 #[inline(always)]
 pub fn hold() -> Held {
     if !HANDLERS.load(Ordering::Relaxed) {
@@ -44,13 +70,14 @@ pub fn hold() -> Held {
     }
     let mut before = 0;
     set_mask(&!FAULTS, &mut before);
-    Held { before: Some(before) }
+    Held { before: Some((before, set_cancel_state(CANCEL_DISABLE))) }
 }
 
 impl Drop for Held {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
+        if let Some((before, state)) = &self.before {
+            set_cancel_state(*state);
             set_mask(before, &mut 0);
         }
     }
@@ -60,7 +87,7 @@ impl Held {
     /// Whether a signal that was held back will interrupt the call: one with a handler that does not restart calls.
     /// For calls that sleep in pieces: the handler will have run before the next piece begins.
     pub fn will_interrupt(&self) -> bool {
-        let Some(before) = self.before else { return false };
+        let Some((before, _)) = self.before else { return false };
         let mut pending = 0_u64;
         system_call(libc::SYS_rt_sigpending, [&raw mut pending as usize, 8, 0, 0]);
         (1..=64).any(|signal| pending & !before & bit(signal) != 0 && interrupts(signal))
@@ -79,6 +106,13 @@ fn interrupts(signal: i32) -> bool {
     let mut action = KernelAction { handler: libc::SIG_IGN, flags: 0, rest: [0; 2] };
     system_call(libc::SYS_rt_sigaction, [signal as usize, 0, &raw mut action as usize, 8]);
     action.handler != libc::SIG_DFL && action.handler != libc::SIG_IGN && action.flags & libc::SA_RESTART as u64 == 0
+}
+
+/// Gives the state before.
+fn set_cancel_state(state: i32) -> i32 {
+    let mut before = state;
+    libc_function!(c"pthread_setcancelstate", fn(i32, *mut i32) -> i32)(state, &mut before);
+    before
 }
 
 /// `rt_sigprocmask(SIG_SETMASK)`.

@@ -3,6 +3,9 @@
 
 use core::marker::PhantomData;
 
+/// The smallest unit in which memory is there or not.
+const PAGE: usize = 4096;
+
 /// Bytes to take from. Same layout as `struct iovec`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,15 @@ impl<'a> UserSource<'a> {
     /// Whether there is nothing to take.
     pub const fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// How many bytes from the front can be read, looking at one byte of each page.
+    pub fn readable(&self) -> usize {
+        let mut at = 0;
+        while at < self.length && self.read(at, &mut [0]).is_ok() {
+            at += PAGE - (self.pointer as usize).wrapping_add(at) % PAGE;
+        }
+        at.min(self.length)
     }
 
     /// Copies bytes after the first `skip` into private memory. `FAULT` when they cannot be read.

@@ -1,9 +1,13 @@
 //! What trapping (`lifeboat exec --trap-raw`) asks of threads: a new one is armed before it begins, and none blocks the
-//! signal by which it traps. Without trapping these pass on.
+//! signal by which it traps. Without trapping these pass on. And threads that may be ended anywhere: not inside a call of
+//! ours, which may hold a lock.
 
-use crate::{trap, user};
+use crate::{signals, trap, user};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// `PTHREAD_CANCEL_ASYNCHRONOUS` of `<pthread.h>`.
+const CANCEL_ASYNCHRONOUS: c_int = 1;
 
 /// What a new thread is to run.
 struct Start {
@@ -66,6 +70,18 @@ hooks! {
             start.function.store(0, Ordering::Release);
         }
         answer
+    }
+
+    fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int {
+        if kind == CANCEL_ASYNCHRONOUS {
+            signals::note_cancellation();
+        }
+        next(kind, old)
+    }
+
+    fn pthread_cancel(thread: libc::pthread_t) -> c_int {
+        signals::note_cancellation();
+        next(thread)
     }
 
     fn pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int {
