@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// A process must be seen to be dead within this time.
 const SOON: Duration = Duration::from_secs(1);
 /// Somebody who is not taken for dead in this time never is: waiters look every 50 ms.
-const LONG: Duration = Duration::from_millis(600);
+const LONG: Duration = Duration::from_millis(300);
 /// For processes to start on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
