@@ -4,6 +4,7 @@ mod checks;
 mod confine;
 mod demo;
 mod failure;
+mod fuzz;
 mod huge_pages;
 mod processes;
 mod reliability;
@@ -36,6 +37,8 @@ enum Task {
     Steps(steps::Options),
     /// Run all harnesses that try to break a region and write their tables into docs/reliability.md
     Reliability(reliability::Options),
+    /// Fuzz regions, calls, paths and configuration, guided by coverage
+    Fuzz(fuzz::Options),
     /// Only install what tests and demonstration need
     Setup,
     /// Run a command as another user in a memory cgroup (used by the tests)
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Steps(options) => steps::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Reliability(options) => reliability::run(&options),
         Task::Setup => tools::prepare(&[tools::Purpose::Test, tools::Purpose::Demo]),
         Task::Confined(_) => Ok(()),

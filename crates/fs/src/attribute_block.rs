@@ -32,6 +32,8 @@ const HEADER: u64 = 8;
 const ENTRY_HEADER: u64 = 8;
 /// Units of the longest block, with its node.
 const UNITS: usize = INDEX_WORDS as usize + 1;
+/// Largest block of which all bits are tried.
+const SEARCHED: usize = BLOCK as usize;
 /// Bytes that travel from an old block to a new one at a time.
 const PIECE: usize = 512;
 
@@ -419,4 +421,46 @@ impl FileSystem {
         transaction.commit(MustFence::nothing())?;
         self.settle(lane, inode, &owners[..count])
     }
+
+    /// For a check: the word of a damaged block in which one bit is wrong, and what it was. Only of blocks up to
+    /// [`SEARCHED`] bytes, because all their bits are tried; `None` also when none or several fit.
+    pub(crate) fn attributes_flipped_back(&self, word: u64) -> Result<Option<(u64, u64)>> {
+        let region = self.region();
+        let Some(places) = Places::of_word(region, word)? else { return Ok(None) };
+        let (at, room) = (places.at[0], places.room());
+        if places.count != 1 || room > SEARCHED as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; SEARCHED];
+        let bytes = &mut bytes[..room as usize];
+        region.read_bytes(at, bytes)?;
+        let mut found = None;
+        // Beyond the length no bit matters; a wrong length may be any.
+        for bit in 0..room * 8 {
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            let whole = is_whole(bytes);
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            match (whole, found) {
+                (true, Some(_)) => return Ok(None),
+                (true, None) => found = Some(bit),
+                _ => {}
+            }
+        }
+        let Some(bit) = found else { return Ok(None) };
+        let word_at = at + bit / 64 * 8;
+        Ok(Some((word_at, region.load(word_at)? ^ 1 << (bit % 64))))
+    }
+}
+
+/// Whether these bytes are a block with the right checksum.
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut header = [0; HEADER as usize];
+    header.copy_from_slice(&bytes[..HEADER as usize]);
+    let header = u64::from_le_bytes(header);
+    let length = header & 0xffff_ffff;
+    if length <= HEADER || length > bytes.len() as u64 {
+        return false;
+    }
+    let sum = lifeboat_region::checksum_slice(checksum_of_length(length), &bytes[HEADER as usize..length as usize]);
+    sum as u64 == header >> 32
 }

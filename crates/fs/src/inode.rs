@@ -146,11 +146,10 @@ impl FileSystem {
     pub(crate) fn validate(&self, inode: InodeId) -> Result<()> {
         let owner_at = space::find_owner(self.region(), Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
         let owner = Owner::decode(self.region().load(owner_at)?).ok_or(Errno::UCLEAN)?;
-        if owner.state == State::Live && owner.kind == Kind::Inode && owner.generation == inode.generation() {
-            Ok(())
-        } else {
-            Err(Errno::STALE)
+        if owner.state != State::Live || owner.kind != Kind::Inode || owner.generation != inode.generation() {
+            return Err(Errno::STALE);
         }
+        if owner.holder as u64 == inode.number() { Ok(()) } else { Err(DAMAGED) }
     }
 
     /// As [`FileSystem::validate`]; `NOENT` when it is gone.

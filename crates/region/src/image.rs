@@ -244,6 +244,13 @@ pub(crate) fn recovery_put_off(region: &Region, image: Image) -> Result<()> {
     region.commit(region.image_at(image.slot)?, word(LIVE, image.generation, 0), MustFence::nothing())
 }
 
+/// As [`recovery_put_off`], if this image still has it claimed: the recovery met damage.
+pub(crate) fn recovery_put_off_by_us(region: &Region, image: Image) -> Result<()> {
+    let at = region.image_at(image.slot)?;
+    let claimed = word(RECOVERING, image.generation, own(region)?.slot);
+    region.commit_exchange(at, claimed, word(LIVE, image.generation, 0), MustFence::nothing()).map(|_| ())
+}
+
 /// Slots that this very process held before it executed the present program: gone by definition.
 pub(crate) fn own_predecessors(region: &Region, mut each: impl FnMut(Image)) -> Result<()> {
     let me = own(region)?;

@@ -121,6 +121,10 @@ impl Lane<'_> {
                 }
                 continue;
             };
+            if owner == self.owner() {
+                // What this lane noted of its locks was damaged: nobody else can free it.
+                return Err(DAMAGED);
+            }
             // Who takes the lock again and again has it again before a sleeper is awake: the longer somebody waits, the
             // longer they look for a gap.
             if spins < SPINS << waits.min(PATIENCE) {

@@ -64,17 +64,23 @@ pub fn recover_image(region: &Region, slot: u32, finish: &dyn Finish) -> Result<
     }
 }
 
-/// Recovers every image that is proved gone; tells how many.
+/// Recovers every image that is proved gone; tells how many. Damage that one of them left keeps nobody from the others; it is
+/// answered at the end.
 pub fn recover_all(region: &Region, finish: &dyn Finish) -> Result<u32> {
     let mut count = 0;
     let mut slots = [0u64; 1024 / 64];
     image::attached(region, |image, _| slots[(image.slot as usize / 64) % 16] |= 1 << (image.slot % 64))?;
+    let mut failed = None;
     // What waited for a lock of one that was recovered later is done in the second round.
     for round in 0..2 {
         let mut done = 0;
         for slot in 0..region.geometry().images as u32 {
-            if slots[(slot as usize / 64) % 16] & 1 << (slot % 64) != 0 && recover_image(region, slot, finish)? {
-                done += 1;
+            if slots[(slot as usize / 64) % 16] & 1 << (slot % 64) == 0 {
+                continue;
+            }
+            match recover_image(region, slot, finish) {
+                Ok(recovered) => done += recovered as u32,
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         count += if round == 0 { done } else { 0 };
@@ -82,7 +88,7 @@ pub fn recover_all(region: &Region, finish: &dyn Finish) -> Result<u32> {
             break;
         }
     }
-    Ok(count)
+    failed.map_or(Ok(count), Err)
 }
 
 /// A program that this process executed before the present one left its slot: it is gone by definition.
@@ -113,21 +119,21 @@ struct Gang {
 }
 
 impl Gang {
-    fn claim(region: &Region, dead: Image) -> Result<Gang> {
-        let mut gang = Gang { images: [dead; GANG], count: 1 };
+    /// Claims those whom the first was recovering, and so on.
+    fn join(&mut self, region: &Region) -> Result<()> {
         let mut before = 0;
-        while before < gang.count {
-            before = gang.count;
+        while before < self.count {
+            before = self.count;
             for slot in 0..region.geometry().images as u32 {
-                if gang.count < GANG
-                    && let Some(ward) = image::claim_ward(region, slot, gang.members())?
+                if self.count < GANG
+                    && let Some(ward) = image::claim_ward(region, slot, self.members())?
                 {
-                    gang.images[gang.count] = ward;
-                    gang.count += 1;
+                    self.images[self.count] = ward;
+                    self.count += 1;
                 }
             }
         }
-        Ok(gang)
+        Ok(())
     }
 
     fn members(&self) -> &[Image] {
@@ -142,7 +148,18 @@ impl Gang {
 }
 
 fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<()> {
-    let gang = Gang::claim(region, dead)?;
+    let mut gang = Gang { images: [dead; GANG], count: 1 };
+    let result = gang.join(region).and_then(|()| recover_gang(region, &gang, finish));
+    if result.is_err() {
+        // What is damaged stays so, but nobody must wait for us: who looks next meets the damage himself.
+        for &image in gang.members() {
+            image::recovery_put_off_by_us(region, image)?;
+        }
+    }
+    result
+}
+
+fn recover_gang(region: &Region, gang: &Gang, finish: &dyn Finish) -> Result<()> {
     for index in 0..region.geometry().lanes as u32 {
         let at = region.lane_at(index)?;
         if claim_of(region.load(at + CLAIM)?).is_some_and(|claim| gang.members().contains(&claim.image)) {
@@ -153,7 +170,7 @@ fn recover_claimed(region: &Region, dead: Image, finish: &dyn Finish) -> Result<
     // In the second round the locks are free that some of them held when others were looked at.
     for _ in 0..2 {
         for (image, whole) in gang.members().iter().zip(&mut whole).filter(|(_, whole)| !**whole) {
-            *whole = recover_lanes(region, *image, &gang, finish)?;
+            *whole = recover_lanes(region, *image, gang, finish)?;
         }
     }
     // The first of them last: until then it says that the others are not done.

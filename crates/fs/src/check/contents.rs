@@ -129,9 +129,9 @@ impl Walk<'_> {
         if self.phase == Phase::Mark {
             if self.marks.set_bit(to.at / ENTRY) {
                 self.twice.set_bit(to.at / ENTRY);
-                return Ok(false);
             }
-            return Ok(belongs);
+            // Whoever it belongs to leads to what is in it, however many others refer to it.
+            return Ok(belongs && !self.entered.set_bit(to.at / ENTRY));
         }
         if belongs {
             let again = self.met.set_bit(to.at / ENTRY);
@@ -149,7 +149,25 @@ impl Walk<'_> {
         }
         let of_another = Owner::decode(word).is_some_and(|owner| matches!(owner.state, State::Live | State::Limbo));
         let fault = if of_another { Fault::Shared(number, to.at) } else { Fault::Dangling(number, to.at) };
-        self.bad_word(inode, at, place, fault).map(|()| false)
+        if self.is_surely_not_meant(word, to)? {
+            return self.bad_word(inode, at, place, fault).map(|()| false);
+        }
+        self.lose(inode, place);
+        self.name(fault).map(|()| false)
+    }
+
+    /// Whether the unit with this owner word cannot be what a word that refers to it means: it belongs to another, was freed,
+    /// or was never used. Otherwise its owner word may be what is wrong, by more than a bit: then what lies behind the unit is
+    /// not known, and must not be taken for what the word means.
+    fn is_surely_not_meant(&self, word: u64, to: Reference) -> Result<bool> {
+        Ok(match Owner::decode(word).map(|owner| owner.state) {
+            Some(State::Live | State::Limbo | State::Dirty) => true,
+            Some(State::Clean) => {
+                let words = (0..ENTRY / 8).map(|index| self.region().load(to.at + index * 8));
+                words.into_iter().all(|word| word == Ok(0))
+            }
+            Some(State::Owned) | None => false,
+        })
     }
 
     fn no_such_unit(&mut self, inode: InodeId, at: u64, place: Place, to: Reference) -> Result<()> {
@@ -242,7 +260,12 @@ impl Walk<'_> {
             }
         }
         if self.phase == Phase::Judge && !self.broken.has_bit(inode.number()) && !self.fs.attributes_are_whole(inode)? {
-            self.name(Fault::Attributes(inode.number(), at))?;
+            let word = self.region().load(at)?;
+            let fault = Fault::Attributes(inode.number(), at);
+            match self.fs.attributes_flipped_back(word)? {
+                Some((word_at, right)) => self.find_word(fault, Remedy::FlipBack, word_at, right)?,
+                None => self.name(fault)?,
+            }
         }
         Ok(())
     }

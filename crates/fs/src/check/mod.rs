@@ -62,6 +62,8 @@ struct Walk<'w> {
     /// One bit for every 64 bytes: referred to; referred to more than once; met while judging.
     marks: Scratch,
     twice: Scratch,
+    /// Whose contents were noted.
+    entered: Scratch,
     met: Scratch,
     /// Names found of the inode in each cell.
     names: Scratch,
@@ -172,6 +174,7 @@ impl<'w> Walk<'w> {
             alone,
             marks: units()?,
             twice: units()?,
+            entered: units()?,
             met: units()?,
             names: Scratch::new(length / CELL / 2 + 1)?,
             named: cells()?,
@@ -250,6 +253,7 @@ impl<'w> Walk<'w> {
                 let number = unit.at / CELL;
                 if owner.holder as u64 != number {
                     self.marks.set_bit(unit.at / ENTRY);
+                    self.break_inode(number);
                     return Ok(());
                 }
                 let inode = InodeId::new(number, owner.generation);

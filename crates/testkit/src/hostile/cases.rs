@@ -248,7 +248,8 @@ impl Judged {
                 (false, _) => self.tally.named += 1,
             }
             if left.is_empty() && !after.errors.is_empty() {
-                self.fault(format!("errors after a repair that left nothing: {:?}", after.errors.iter().next()));
+                let error = after.errors.iter().next();
+                self.fault(format!("errors after a repair that left nothing: {error:?}; it had found {found:?}"));
             }
         } else if mended > 0 {
             self.fault("the check finds nothing, the repair does");

@@ -14,6 +14,7 @@ const ROOT: u64 = 24;
 const MODE: u64 = 40;
 const LINKS: u64 = 48;
 const PARENT: u64 = 96;
+const MODIFIED: u64 = 72;
 const BLOCKS: u64 = 112;
 const FILE_LOCKS: u64 = 136;
 const ATTRIBUTES: u64 = 144;
@@ -55,6 +56,8 @@ pub fn cases(files: &FileSystem) -> Vec<Case> {
         case("the root has a parent", &[(root + PARENT, deep / CELL)]),
         case("a parent is a file", &[(deep + PARENT, small / CELL)]),
         case("a lock on a chain of locks that leads nowhere", &[(large + FILE_LOCKS, 1 << 48 | 0xffff << 32)]),
+        // A recovery that failed once was believed to go on for ever.
+        case("a word that a dead transaction is about", &[(small + MODIFIED, 77)]),
         case("a directory that is always being changed", &[(many + SEQUENCE, u64::MAX)]),
         case("a file that is always being cut", &[(large + SEQUENCE, 1)]),
     ];

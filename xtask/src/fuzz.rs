@@ -1,0 +1,44 @@
+//! `cargo xtask fuzz`: the fuzzers for long, guided by coverage, on the stable toolchain.
+
+use crate::failure::{Context, Failure, Outcome};
+use crate::processes;
+use crate::workspace::{self, Workspace};
+use std::process::Stdio;
+
+/// LLVM's counters in every branch; overflows and assertions end the process, as any fault does. (`--target` keeps the flags
+/// from build scripts and macros.)
+const FLAGS: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=3 \
+-C llvm-args=-sanitizer-coverage-inline-8bit-counters -C overflow-checks=on -C debug-assertions=on -C codegen-units=1";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What to fuzz, and for how long.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only this target: region, operations, paths, configuration
+    #[arg(long)]
+    target: Option<String>,
+    /// Seconds for each target
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// What changes are drawn from
+    #[arg(long, default_value_t = 5)]
+    seed: u64,
+}
+
+/// Builds with counters and runs; prints one line of figures for each target.
+pub fn run(options: &Options) -> Outcome {
+    let workspace = Workspace::read()?;
+    workspace::check_toolchain(&workspace)?;
+    let mut command = workspace::cargo();
+    command.current_dir(&workspace.root).env("RUSTFLAGS", FLAGS);
+    command.args(["run", "--quiet", "--release", "--target", TARGET, "--package", "lifeboat-testkit"]);
+    command.args(["--example", "fuzz", "--"]).args(&options.target);
+    command.args([options.seconds.to_string(), options.seed.to_string()]);
+    let status = command.stdin(Stdio::null()).status().context("start cargo")?;
+    processes::end_all();
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new("an input was answered wrongly; the lines above say which"))
+    }
+}
