@@ -34,7 +34,7 @@ impl Region {
     /// words, so it may be called by handlers of faults.
     pub fn is_wholly(&self, chunk: u32, mut is_closed: impl FnMut(u32) -> Result<bool>) -> Result<bool> {
         let mut whole = false;
-        let each = space::each_unit_of(self, chunk, |unit, owner| {
+        let each = space::each_unit_of_chunk(self, chunk, |unit, owner| {
             whole = unit.class == Class::Extent && is_data(&owner) && is_closed(owner.holder)?;
             if whole { Ok(()) } else { Err(NO) }
         });

@@ -11,8 +11,8 @@
 pub mod budget;
 pub mod carrier;
 pub mod commit;
-pub mod high_water;
 mod guard;
+pub mod high_water;
 pub mod image;
 pub mod lane;
 pub mod layout;

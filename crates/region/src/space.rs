@@ -420,11 +420,11 @@ fn all_free(region: &Region, chunk: u32, class: Class) -> Result<bool> {
 
 /// Calls `each` for every unit of every chunk in use whose owner word can be read.
 pub fn each_unit(region: &Region, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
-    (0..region.geometry().chunks as u32).try_for_each(|chunk| each_unit_of(region, chunk, &mut each))
+    (0..region.geometry().chunks as u32).try_for_each(|chunk| each_unit_of_chunk(region, chunk, &mut each))
 }
 
 /// As [`each_unit`], of one chunk.
-pub fn each_unit_of(region: &Region, chunk: u32, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
+pub fn each_unit_of_chunk(region: &Region, chunk: u32, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
     let word = region.load(chunk_word_at(region, chunk)?)?;
     let Some(class) = Class::of_word(word) else { return Ok(()) };
     for unit in class.first_unit()..class.units() {
