@@ -1,6 +1,7 @@
 //! The fear: processes that are killed or stopped in the middle of their work damage what the others do, or stop them.
 
 use lifeboat_fs::{FileSystem, OpenFile};
+use lifeboat_region::image;
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::CELL;
 use lifeboat_testkit::child::{self, Process, Role, number, report, setting};
@@ -20,7 +21,13 @@ const LOG_SHARE: u64 = 60_000;
 
 #[test]
 fn entry_of_child_processes() {
-    child::enter(&[("worker", worker), ("holder", holder), ("keeper", keeper_of_a_lock), ("opener", opener)]);
+    child::enter(&[
+        ("worker", worker),
+        ("holder", holder),
+        ("keeper", keeper_of_a_lock),
+        ("opener", opener),
+        ("freer", freer),
+    ]);
 }
 
 #[test]
@@ -245,6 +252,43 @@ fn two_who_close_what_a_dead_process_had_open_do_not_fail_each_other() {
         });
         note("two reapers", &format!("{closed} of {OPENED} closed by the other"));
     }
+    let checked = check(&files);
+    assert!(checked.is_clean(), "{checked}");
+}
+
+/// As a process that has freed an inode, whose place has a file's bytes by now, and has not yet forgotten the lock.
+fn freer() {
+    let files = attach(Path::new(&setting("REGION"))).expect("attach");
+    let file = volume(&files).open(None, b"freed", libc::O_RDWR, 0).expect("open");
+    let mut place = 0;
+    let pin = files.map(file, 0, 4096, false, &mut |piece| place = piece.region_offset).expect("a place of the file");
+    files.unmap(pin).expect("unmap");
+    let lane = Lane::claim(files.region()).expect("a lane");
+    lane.lock(place, &files).expect("the lock");
+    volume(&files).write(file, b"no lock any more", Some(0)).expect("write");
+    report("ready");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn who_died_while_freeing_an_inode_is_recovered_though_its_place_is_used_again() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("freed", 16 << 20);
+    let files = region.attach();
+    let volume = volume(&files);
+    let file = volume.open(None, b"freed", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
+    volume.write(file, &[0; 4096], None).expect("write");
+    let mut dead = Role::new("freer").with("REGION", region.path().display()).spawn();
+    assert_eq!(dead.next_report(Duration::from_secs(20)), "ready");
+    dead.kill();
+    // It answered EUCLEAN for ever.
+    files.sweep().expect("recover the dead process");
+    let own = image::own(files.region()).expect("our image");
+    let mut others = 0;
+    image::attached(files.region(), |image, _| others += u32::from(image != own)).expect("the table of images");
+    assert_eq!(others, 0, "the dead process was not recovered");
+    assert_eq!(volume.read(file, 16, Some(0)), Ok(b"no lock any more".to_vec()));
+    volume.close(file).expect("close");
     let checked = check(&files);
     assert!(checked.is_clean(), "{checked}");
 }
