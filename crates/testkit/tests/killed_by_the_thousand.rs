@@ -1,7 +1,8 @@
 //! The fear: one death in a thousand loses something that was complete, shows something that never was, keeps space, or
 //! stops those who live.
 //!
-//! `LIFEBOAT_SEED` repeats the choices of a run; `LIFEBOAT_KILLS` sets how many.
+//! `LIFEBOAT_SEED` repeats the choices of a run; `LIFEBOAT_KILLS` sets how many; `LIFEBOAT_KEEP_REGION` names a file to which the
+//! region is copied when something is wrong with it.
 #![cfg(target_arch = "x86_64")]
 
 use lifeboat_testkit::child::{self, Role, number, report, setting};

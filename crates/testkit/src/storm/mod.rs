@@ -31,6 +31,9 @@ use std::time::Duration;
 use tree::Tree;
 use writer::{Writer, Wrong};
 
+/// Names a file to which the region is copied when something is wrong with it.
+const KEEP: &str = "LIFEBOAT_KEEP_REGION";
+
 /// What is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -112,6 +115,9 @@ pub fn run(region: &Path, plan: Plan) -> Result<Outcome, String> {
     let files = attach(region)?;
     let mut storm = Storm::new(region, &files, plan)?;
     let ended = storm.rage();
+    if let (Err(_), Some(copy)) = (&ended, std::env::var_os(KEEP)) {
+        let _ = std::fs::copy(region.join("memory/region"), copy);
+    }
     storm.kill_all();
     if let Err(fault) = ended {
         storm.outcome.faults.push(fault);
