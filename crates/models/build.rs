@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Modules of the region that are taken as they are.
-const REGION: &[&str] = &["commit", "image", "lane", "lock", "owner", "process", "recovery", "space", "user", "words"];
+const REGION: &[&str] =
+    &["commit", "high_water", "image", "lane", "lock", "owner", "process", "recovery", "space", "user", "words"];
 
 /// Modules of the file system that are not taken: what walks a whole region, or changes mappings.
 const NOT_OF_FILES: &[&str] = &["check", "guard", "lib"];
@@ -40,7 +41,7 @@ const PLANTED: &[Planted] = &[
         name: "no_second_look_at_the_chunk",
         floor: Floor::Region,
         module: "space",
-        from: "if after & 15 != IN_USE || Class::of_word(after) != Some(self.class) {",
+        from: "if state(after) != Some(IN_USE) || Class::of_word(after) != Some(self.class) {",
         to: "if false {",
     },
     Planted {
@@ -175,6 +176,6 @@ fn rewritten(text: &str, tree: &str, floor: Floor) -> String {
     match floor {
         Floor::Region => text,
         // Room for inodes.
-        Floor::Files => text.replace("pub const CHUNK: u64 = 256;", "pub const CHUNK: u64 = 8192;"),
+        Floor::Files => text.replace("pub const CHUNK: u64 = 512;", "pub const CHUNK: u64 = 8192;"),
     }
 }

@@ -124,10 +124,11 @@ pub fn explore(
     }
 }
 
-/// Explores one model for each step at which its victim may die, from the first to the last that it makes.
-pub fn explore_deaths(mut model: impl FnMut(u32) -> Explored) -> (Explored, u32) {
+/// Explores one model for each step (or each `stride`-th) at which its victim may die, from the first to the last that it
+/// makes; answers about how many it makes, too.
+pub fn explore_deaths(stride: usize, mut model: impl FnMut(u32) -> Explored) -> (Explored, u32) {
     let mut all = Explored::default();
-    for step in 1.. {
+    for step in (1..).step_by(stride) {
         let explored = model(step);
         all += explored;
         if explored.deaths == 0 || explored.cut_short {

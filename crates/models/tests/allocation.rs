@@ -35,7 +35,7 @@ fn a_class_that_is_changed_under_a_unit_is_caught() {
 #[test]
 fn a_death_over_an_allocation_leaks_nothing() {
     for classes in [[Class::Block, Class::Block], [Class::Extent, Class::Block]] {
-        explored_deaths(&format!("death over an allocation, {classes:?}"), |bounds, step| {
+        explored_deaths(&format!("death over an allocation, {classes:?}"), 1, |bounds, step| {
             real::allocation::a_death_over_an_allocation_leaks_nothing(bounds, classes, step)
         });
     }

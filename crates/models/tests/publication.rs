@@ -23,12 +23,16 @@ fn words_that_change_together_are_never_seen_apart() {
 
 #[test]
 fn a_waiter_and_a_recoverer_find_all_of_a_dead_transaction_or_nothing() {
-    explored_deaths("dead transaction", |bounds, step| real::publication::a_waiter_and_a_recoverer(bounds, step, None));
+    explored_deaths("dead transaction", 1, |bounds, step| {
+        real::publication::a_waiter_and_a_recoverer(bounds, step, None)
+    });
 }
 
 #[test]
 fn a_transaction_that_is_applied_before_it_is_committed_is_caught() {
     caught("one word is changed and the other is not", |bounds| {
-        explore_deaths(|step| applied_before_it_is_committed::publication::a_waiter_and_a_recoverer(bounds, step, None))
+        explore_deaths(1, |step| {
+            applied_before_it_is_committed::publication::a_waiter_and_a_recoverer(bounds, step, None)
+        })
     });
 }

@@ -7,7 +7,7 @@ use support::{caught, explored, explored_deaths};
 #[test]
 fn a_dead_process_is_recovered_once() {
     explored("two recoverers", |bounds| real::recoverers::a_dead_process_is_recovered_once(bounds, None));
-    explored_deaths("two recoverers, one dies", |bounds, step| {
+    explored_deaths("two recoverers, one dies", 13, |bounds, step| {
         real::recoverers::a_dead_process_is_recovered_once(bounds, Some(step))
     });
 }

@@ -5,7 +5,7 @@ use crate::harness::{Bounds, Explored, World, explore, spawn};
 use crate::lane::Lane;
 use crate::owner::Owner;
 use crate::region::Region;
-use crate::space::{Class, Unit};
+use crate::space::{self, ChunkState, Class, Unit};
 use crate::support::{
     Initial, assert_nothing_held, attached, chunk_word, chunk_word_at, live, owner_at, recover, unless_dead,
 };
@@ -36,8 +36,8 @@ fn assert_is_its_own(region: &Region, chunks: u64, unit: &Unit, holder: u64) {
         let at = owner_at(chunks, chunk, Class::Block, 0);
         (at..owner_at(chunks, chunk + 1, Class::Block, 0)).contains(&unit.owner_at)
     });
-    let word = region.load(chunk_word_at(chunks, chunk.expect("a chunk"))).expect("the chunk");
-    assert_eq!(word & 0xff, chunk_word(unit.class), "{unit:?} lies in a chunk of another kind: {word:#x}");
+    let (_, said) = space::chunk(region, chunk.expect("a chunk") as u32).expect("the chunk");
+    assert_eq!(said, ChunkState::Used(unit.class), "{unit:?} lies in a chunk of another kind");
 }
 
 fn two_processes(

@@ -41,7 +41,7 @@ pub fn two_open_files_never_share_a_slot(bounds: Bounds) -> Explored {
 fn unlink(files: &FileSystem) -> Result<()> {
     let lane = files.lane()?;
     files.lock_inode(&lane, FILE)?;
-    files.set(FILE, inode::LINKS, 0)?;
+    files.set(FILE, inode::LINKS, inode::links_word(0))?;
     files.release_if_unused(&lane, FILE)
 }
 

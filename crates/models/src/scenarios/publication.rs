@@ -3,17 +3,28 @@
 
 use crate::harness::{Bounds, Explored, World, explore, spawn};
 use crate::lane::Lane;
-use crate::layout::Geometry;
+use crate::layout::{CELL, Geometry, INODE_SEQUENCE};
+use crate::owner::{Kind, Owner};
+use crate::space::Class;
 use crate::region::Region;
-use crate::support::{Initial, NothingToFinish, attached, recover, unless_dead};
+use crate::support::{Initial, chunk_word, chunk_word_at, NothingToFinish, attached, recover, unless_dead};
 use crate::{MustFence, Result};
 use core::sync::atomic::Ordering;
 
 const CHUNKS: u64 = 1;
-const LOCK: u64 = Geometry::of(CHUNKS).free_at();
-const SEQUENCE: u64 = LOCK + 8;
+/// An inode, for its lock and its sequence word.
+const LOCK: u64 = Geometry::of(CHUNKS).data_at + CELL;
+const SEQUENCE: u64 = LOCK + INODE_SEQUENCE;
 const FIRST: u64 = LOCK + 64;
 const SECOND: u64 = LOCK + 128;
+
+fn one_inode() -> Initial {
+    let inode = Owner::decode(0).expect("a word").linked(Kind::Inode, (LOCK / CELL) as u32);
+    Initial::from([
+        (chunk_word_at(CHUNKS, 0), chunk_word(Class::Cell)),
+        (Geometry::of(CHUNKS).data_at + 8, inode.encode()),
+    ])
+}
 
 /// Data by relaxed stores (as copying is), then the word by `commit`.
 pub fn who_sees_the_word_sees_the_data(bounds: Bounds) -> Explored {
@@ -64,7 +75,7 @@ fn add_to_both(region: &Region) -> Result<u64> {
 
 /// Two processes change both words; the first dies at `step`, if one is given.
 pub fn words_that_change_together(bounds: Bounds, step: Option<u32>) -> Explored {
-    explore(bounds, &Initial::new(), move |world: &World| {
+    explore(bounds, &one_inode(), move |world: &World| {
         let observer = attached(world, 2, CHUNKS, None);
         let (first, second) = (attached(world, 0, CHUNKS, step), attached(world, 1, CHUNKS, None));
         world.start();
@@ -92,7 +103,7 @@ pub fn words_that_change_together(bounds: Bounds, step: Option<u32>) -> Explored
 /// One process alone takes both words forward and dies at `step`; another, which waits for the lock, and a third, which
 /// recovers, meet what it left.
 pub fn a_waiter_and_a_recoverer(bounds: Bounds, step: u32, second_step: Option<u32>) -> Explored {
-    explore(bounds, &Initial::new(), move |world: &World| {
+    explore(bounds, &one_inode(), move |world: &World| {
         let observer = attached(world, 3, CHUNKS, None);
         let victim = attached(world, 0, CHUNKS, Some(step));
         let (waiter, recoverer) = (attached(world, 1, CHUNKS, None), attached(world, 2, CHUNKS, second_step));

@@ -21,12 +21,12 @@ struct Counting {
 }
 
 impl Finish for Counting {
-    fn finish(&self, _lane: &Lane<'_>, _task: Task) -> Result<()> {
+    fn finish(&self, _lane: &Lane<'_>, _task: Task) -> Result<bool> {
         assert_eq!(self.inside.fetch_add(1, Ordering::Relaxed), 0, "two recover one at the same time");
         loom::thread::yield_now();
         self.inside.fetch_sub(1, Ordering::Relaxed);
         self.finished.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
     fn clean_up(&self, _lane: &Lane<'_>, _task: Task) -> Result<bool> {
         Ok(true)

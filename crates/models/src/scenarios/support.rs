@@ -7,7 +7,7 @@ use crate::layout::{BLOCK, EXTENT, Geometry, OWNER, OWNERS_PER_CHUNK};
 use crate::owner::{Kind, Owner, State};
 use crate::recovery::{self, Finish};
 use crate::region::{DEAD, Region};
-use crate::space::Class;
+use crate::space::{self, ChunkState, Class};
 use crate::Result;
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 pub struct NothingToFinish;
 
 impl Finish for NothingToFinish {
-    fn finish(&self, _lane: &Lane<'_>, _task: Task) -> Result<()> {
-        Ok(())
+    fn finish(&self, _lane: &Lane<'_>, _task: Task) -> Result<bool> {
+        Ok(true)
     }
     fn clean_up(&self, _lane: &Lane<'_>, _task: Task) -> Result<bool> {
         Ok(true)
@@ -35,7 +35,7 @@ pub fn attached(world: &World, number: usize, chunks: u64, dies_at: Option<u32>)
 
 /// The word of a chunk in use.
 pub const fn chunk_word(class: Class) -> u64 {
-    2 | (class as u64) << 4
+    space::chunk_word(Some(class))
 }
 
 /// Offset of the word of `chunk`.
@@ -74,11 +74,11 @@ pub fn unless_dead<T>(answer: Result<T>) -> Option<Result<T>> {
 pub fn assert_nothing_held(region: &Region, chunks: u64) {
     for chunk in 0..chunks {
         // Words that are looked at for the first time end the execution.
-        let Ok(word) = region.load(chunk_word_at(chunks, chunk)) else { return };
-        assert_ne!(word & 15, 1, "chunk {chunk} stays claimed: {word:#x}");
-        let (class, units) = match (word >> 4) & 15 {
-            3 => (Class::Block, OWNERS_PER_CHUNK),
-            4 => (Class::Extent, OWNERS_PER_CHUNK * BLOCK / EXTENT),
+        let Ok((_, said)) = space::chunk(region, chunk as u32) else { return };
+        let (class, units) = match said {
+            ChunkState::Used(Class::Block) => (Class::Block, OWNERS_PER_CHUNK),
+            ChunkState::Used(Class::Extent) => (Class::Extent, OWNERS_PER_CHUNK * BLOCK / EXTENT),
+            ChunkState::Claimed(..) | ChunkState::Damaged => panic!("chunk {chunk} stays {said:?}"),
             _ => continue,
         };
         for unit in 0..units {

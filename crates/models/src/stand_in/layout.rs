@@ -1,4 +1,4 @@
-//! A region in miniature: the same tables as the product's, with few of each, and chunks of two extents.
+//! A region in miniature: the same tables as the product's, with few of each, and chunks of four extents.
 
 /// As the product's, smaller.
 pub const ENTRY: u64 = 64;
@@ -9,7 +9,9 @@ pub const BLOCK: u64 = 64;
 /// As the product's, smaller.
 pub const EXTENT: u64 = 128;
 /// As the product's, smaller.
-pub const CHUNK: u64 = 256;
+pub const CHUNK: u64 = 512;
+/// As the product's.
+pub const INODE_SEQUENCE: u64 = 8;
 /// As the product's.
 pub const IMAGE: u64 = 64;
 /// As the product's, smaller.

@@ -2,7 +2,7 @@
 
 use crate::layout::Geometry;
 use crate::{DAMAGED, Errno, MustFence, Result, UserSource, UserTarget};
-use core::sync::atomic::{AtomicU32, AtomicU64 as PrivateWord};
+use core::sync::atomic::{AtomicU32, AtomicU64 as PrivateWord, AtomicUsize};
 
 /// As the product's.
 pub struct Superblock {
@@ -20,6 +20,8 @@ pub struct Private {
     pub taking: AtomicU32,
     /// As the product's.
     pub lock_file: AtomicU32,
+    /// As the product's.
+    pub witness: AtomicUsize,
 }
 
 /// What every access of a dead process answers; no code of the product knows it.
@@ -49,7 +51,7 @@ impl Region {
             process,
             geometry: Geometry::of(chunks),
             superblock: Superblock { run: 1, identity: 5 },
-            private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0) },
+            private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0), witness: AtomicUsize::new(0) },
             cursors: [const { PrivateWord::new(u64::MAX) }; 5],
             chunk_cursor: AtomicU32::new(0),
         }

@@ -23,9 +23,10 @@ fn bounds_of_deaths() -> Bounds {
     Bounds { preemptions: bounds().preemptions - 1, ..bounds() }
 }
 
-fn say(name: &str, bounds: Bounds, explored: Explored, steps: Option<u32>, start: Instant) {
+fn say(name: &str, bounds: Bounds, explored: Explored, steps: Option<(usize, u32)>, start: Instant) {
     let cut = if explored.cut_short { ", stopped by the time limit" } else { "" };
-    let steps = steps.map_or(String::new(), |steps| format!(", a death at each of {steps} steps"));
+    let steps =
+        steps.map_or(String::new(), |(stride, steps)| format!(", a death at every {stride}. of about {steps} steps"));
     let (executions, preemptions) = (explored.executions, bounds.preemptions);
     println!(
         "{name}: {executions} executions{steps}, at most {preemptions} interruptions{cut}, {:.1?}",
@@ -41,11 +42,12 @@ pub fn explored(name: &str, model: impl FnOnce(Bounds) -> Explored) {
     say(name, bounds(), explored, None, start);
 }
 
-/// Explores a model for each step at which its victim may die.
-pub fn explored_deaths(name: &str, model: impl Fn(Bounds, u32) -> Explored) {
+/// Explores a model for each step at which its victim may die; in the quick set for each `stride`-th.
+pub fn explored_deaths(name: &str, stride: usize, model: impl Fn(Bounds, u32) -> Explored) {
     let start = Instant::now();
-    let (explored, steps) = explore_deaths(|step| model(bounds_of_deaths(), step));
-    say(name, bounds_of_deaths(), explored, Some(steps), start);
+    let stride = if full() { 1 } else { stride };
+    let (explored, steps) = explore_deaths(stride, |step| model(bounds_of_deaths(), step));
+    say(name, bounds_of_deaths(), explored, Some((stride, steps)), start);
     assert!(steps > 10, "{name}: the victim did nothing");
 }
 
