@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Outcome {
         command.args(["--", "--nocapture", "--include-ignored"]);
         command.env("LIFEBOAT_BIN_DIR", &folder).env("LIFEBOAT_SEED", options.seed.to_string());
         if options.full {
-            command.env("LIFEBOAT_FULL", "1");
+            command.env("LIFEBOAT_FULL", "all");
         }
         println!("== {package}/{test}");
         let limit = Duration::from_secs(if options.full { 6 * 3600 } else { 1200 });

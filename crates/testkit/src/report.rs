@@ -19,6 +19,20 @@ pub fn note(test: &str, text: &str) {
     line(&format!("note: {test}: {text}"));
 }
 
+/// Whether also what takes hours is wanted (`LIFEBOAT_FULL=all`).
+pub fn exhaustive() -> bool {
+    std::env::var_os("LIFEBOAT_FULL").is_some_and(|value| value == "all")
+}
+
+/// One of three sizes: of the quick set, of the long harnesses, of what takes hours.
+pub fn sized<T>(quick: T, long: T, all: T) -> T {
+    match (full(), exhaustive()) {
+        (_, true) => all,
+        (true, false) => long,
+        (false, false) => quick,
+    }
+}
+
 /// Whether the long harnesses are wanted (`LIFEBOAT_FULL=1`).
 pub fn full() -> bool {
     std::env::var_os("LIFEBOAT_FULL").is_some_and(|value| value != "0" && !value.is_empty())

@@ -6,7 +6,7 @@
 use lifeboat_testkit::child::{self, Role};
 use lifeboat_testkit::hostile::{Population, fuzz, population};
 use lifeboat_testkit::random::seed;
-use lifeboat_testkit::report::{full, line};
+use lifeboat_testkit::report::{line, sized};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchDirectory;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn fuzz_for_a_moment(target: &str) {
     let seed = seed(43);
     let place = ScratchDirectory::on_tmpfs("fuzzed");
     let current = place.path().join("input");
-    let milliseconds = if full() { 120_000 } else { 1500 };
+    let milliseconds = sized(1500, 15_000, 120_000);
     let role = Role::new("fuzzer").with("TARGET", target).with("SEED", seed).with("CURRENT", current.display());
     let process = role.with("MILLISECONDS", milliseconds).spawn();
     let pid = process.id();

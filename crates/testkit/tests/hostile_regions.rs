@@ -10,7 +10,7 @@ use lifeboat_testkit::hostile::population::{Node, SIZE};
 use lifeboat_testkit::hostile::verdict::{read_all, use_it};
 use lifeboat_testkit::hostile::{Case, Population, Tally, cases, crafted, places, population};
 use lifeboat_testkit::random::{Random, seed};
-use lifeboat_testkit::report::{full, line};
+use lifeboat_testkit::report::{full, line, sized};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{attach, check};
 use std::fs::OpenOptions;
@@ -38,13 +38,13 @@ fn tormented() {
     let list = match setting("CASES").as_str() {
         "crafted" => crafted::cases(&files),
         "fills" => crafted::fills(&places, &mut random),
-        _ => crafted::misplaced(&population, &places, &mut random, if full() { 20_000 } else { 40 }),
+        _ => crafted::misplaced(&population, &places, &mut random, sized(40, 1000, 20_000)),
     };
     drop(files);
     let mut all = Tally::default();
     // The first are those that somebody thought out one by one.
     let always = if setting("CASES") == "crafted" { 21 } else { 0 };
-    let step = if full() { 1 } else { 1 + list.len() / 16 };
+    let step = 1 + list.len() / sized(16, 200, list.len() + 1);
     let sampled = list.iter().skip(always + random.below(step as u64) as usize).step_by(step);
     for case in list.iter().take(always).chain(sampled) {
         report(&format!("doing: {}", case.what));
@@ -159,7 +159,7 @@ fn walker() {
 fn a_peer_that_changes_metadata_under_a_call_ends_no_process() {
     let _nothing_left = NoResidue::begin();
     let seed = seed(29);
-    let milliseconds = if full() { 600_000 } else { 2500 };
+    let milliseconds = sized(2500, 30_000, 600_000);
     let population = Population::new("meddled");
     population.restore();
     let start = |role: &str, seed: u64| {
@@ -221,7 +221,7 @@ fn garbage_over_data_is_named_by_verify_and_touches_no_other_file() {
     let population = Population::new("sprayed");
     let who = Caller { uid: 0, gid: 0, groups: &[], umask: 0, checked: true };
     let (mut bad, mut whole) = (0, 0);
-    for round in 0..if full() { 300 } else { 4 } {
+    for round in 0..sized(4, 40, 300) {
         spray(&population, "data", 1 + round * 3, seed + round);
         let files = population.region.attach();
         assert!(check(&files).is_clean(), "seed {seed}, round {round}: {}", check(&files));
@@ -252,7 +252,7 @@ fn garbage_all_over_the_region_ends_no_process() {
     let seed = seed(41);
     let population = Population::new("garbage");
     let (mut rounds, mut refused, mut noticed) = (0, 0, 0);
-    for round in 0..if full() { 2000 } else { 12 } {
+    for round in 0..sized(12, 100, 2000) {
         // From a few words to every eighth page.
         spray(&population, "all", 20 << (round % 11), seed + round);
         let role = Role::new("walker").with("REGION", population.region.path().display());

@@ -7,9 +7,10 @@
 
 use lifeboat_testkit::child::{self, Role, number, report, setting};
 use lifeboat_testkit::random::seed;
-use lifeboat_testkit::report::{full, line, note};
+use lifeboat_testkit::report::{full, line, note, sized};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchRegion;
+use lifeboat_testkit::scratch::is_root;
 use lifeboat_testkit::storm::planted::PLANTED;
 use lifeboat_testkit::storm::{Plan, run};
 use std::path::Path;
@@ -38,7 +39,7 @@ fn storm() {
 #[test]
 fn no_death_of_a_thousand_loses_leaks_or_stops_anything() {
     let _nothing_left = NoResidue::begin();
-    let usual = if full() { 100_000 } else { 1000 };
+    let usual = sized(1000, if is_root() { 100_000 } else { 5000 }, 100_000);
     let kills = std::env::var("LIFEBOAT_KILLS").map_or(usual, |text| text.parse().expect("LIFEBOAT_KILLS is a number"));
     let region = ScratchRegion::new("kills", SIZE);
     let first = seed(11);

@@ -7,7 +7,7 @@
 use lifeboat_testkit::child::{self, Progress, Role, number, report, setting};
 use lifeboat_testkit::hostile::{Population, Tally, cases, places, population};
 use lifeboat_testkit::random::seed;
-use lifeboat_testkit::report::{full, line};
+use lifeboat_testkit::report::{line, sized};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchDirectory;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ fn no_flipped_bit_faults_hangs_or_shows_what_is_anothers() {
     let seed = seed(11);
     let one = std::env::var("LIFEBOAT_FLIP").ok().and_then(|text| text.parse::<u64>().ok());
     let stride = std::env::var("LIFEBOAT_FLIP_STRIDE").ok().and_then(|text| text.parse().ok());
-    let stride = stride.unwrap_or(if full() { 1 } else { 3989 });
+    let stride = stride.unwrap_or_else(|| sized(3989, 199, 1));
     let bits = std::env::var("LIFEBOAT_FLIPS").unwrap_or_default();
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     let mut faults = Vec::new();
