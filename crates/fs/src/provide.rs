@@ -1,5 +1,6 @@
 //! Giving the bytes of a file a place: extents, or blocks at the edges, zeroed, linked under the inode's lock.
 
+use crate::checksum;
 use crate::file_map::{BLOCKS_PER_EXTENT, Slot};
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
@@ -43,6 +44,10 @@ impl FileSystem {
         let target = Target::decode(self.region().load(slot.map_at)?)?;
         if self.is_mapped(inode, target, at % EXTENT, here)? {
             return Ok(());
+        }
+        if target == Target::Hole {
+            // When a file was large and was cut to nothing, the word of its only extent may still speak of earlier bytes.
+            checksum::before_linking(self.region(), slot.checksum_at)?;
         }
         if target == Target::Hole && (extent >= LARGE_FROM || here >= EXTENT / 2) {
             match self.allocate_extent(lane, extent, end, *last) {

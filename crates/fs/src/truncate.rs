@@ -248,6 +248,16 @@ impl<'p, 'r> Pruner<'p, 'r> {
         space::expect(self.fs.region(), Class::Cell, node, kind, self.inode.number()).map(|_| ())
     }
 
+    /// Unlinks a node that has become empty. Below the root the next extent of the file is its only one again, whose checksum
+    /// word still says what it said before the file grew.
+    fn unlink_emptied(&mut self, empty: bool, node: u64, link_at: u64, checksum_at: Option<u64>) -> Result<bool> {
+        if empty {
+            self.unlink_node(node, link_at)?;
+            self.forget_checksum(checksum_at)?;
+        }
+        Ok(empty)
+    }
+
     fn staged(&mut self, at: u64) -> Result<u64> {
         self.transaction().get(at)
     }
@@ -270,7 +280,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
                     let at = node + index * 16;
                     empty &= self.prune(at, Some(at + 8), base + index, size, 0)?;
                 }
-                if empty { self.unlink_node(node, link_at) } else { Ok(false) }
+                self.unlink_emptied(empty, node, link_at, checksum_at)
             }
             Target::Index(node, height) if height > 0 && height < above => {
                 self.expect_node(node, Kind::Index)?;
@@ -281,7 +291,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
                         empty &= self.prune(node + index * 8, None, below, size, height)?;
                     }
                 }
-                if empty { self.unlink_node(node, link_at) } else { Ok(false) }
+                self.unlink_emptied(empty, node, link_at, checksum_at)
             }
             _ => Err(DAMAGED),
         }
@@ -306,11 +316,7 @@ impl<'p, 'r> Pruner<'p, 'r> {
                 empty &= self.unlink_block(found, at, checksum_at)?;
             }
         }
-        if empty {
-            self.unlink_node(node, link_at)?;
-            self.forget_checksum(checksum_at)?;
-        }
-        Ok(empty)
+        self.unlink_emptied(empty, node, link_at, checksum_at)
     }
 
     fn forget_checksum(&mut self, at: Option<u64>) -> Result<()> {

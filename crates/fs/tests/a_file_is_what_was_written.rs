@@ -167,3 +167,36 @@ fn links_and_renames_mean_what_they_say() {
     let checked = check(&fs);
     assert!(checked.is_clean(), "{checked}");
 }
+
+#[test]
+fn a_file_that_was_large_and_begins_again_small_has_no_checksum_of_its_earlier_bytes() {
+    let scratch = ScratchRegion::new("again", 64 << 20);
+    let fs = scratch.attach();
+    for sealed in [false, true] {
+        // The only extent gets a checksum, then moves into a node as the file grows.
+        write(&fs, b"/file", &pattern(47_042, 3));
+        let inode = resolve(&fs, b"/file").unwrap();
+        if sealed {
+            fs.seal(&ROOT, inode).unwrap();
+        }
+        let file = fs.open(&ROOT, fs.root(), b"/file", RDWR, 0).unwrap();
+        fs.write(file, &[UserSource::from_slice(&pattern(9000, 4))], Position::At(70_000)).unwrap();
+        fs.truncate(&ROOT, inode, 0).unwrap();
+        // Places without a write: zeros that no checksum speaks of.
+        fs.allocate(file, 1, 20_000, 5000).unwrap();
+        fs.truncate(&ROOT, inode, 87_642).unwrap();
+        assert_eq!(fs.verify(inode).unwrap().bad, 0, "sealed {sealed}");
+        // A write where the earlier bytes ended goes on with nothing of theirs.
+        fs.write(file, &[UserSource::from_slice(&pattern(3000, 5))], Position::At(47_042)).unwrap();
+        assert_eq!(fs.verify(inode).unwrap().bad, 0, "sealed {sealed}, written again");
+        // And what begins at the start again is protected end to end.
+        fs.truncate(&ROOT, inode, 0).unwrap();
+        fs.write(file, &[UserSource::from_slice(&pattern(50_000, 6))], Position::At(0)).unwrap();
+        let report = fs.verify(inode).unwrap();
+        assert_eq!((report.bad, report.unknown, report.end_to_end), (0, 0, 1), "sealed {sealed}: {report:?}");
+        fs.close(file).unwrap();
+        fs.unlink(&ROOT, fs.root(), b"/file").unwrap();
+    }
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}

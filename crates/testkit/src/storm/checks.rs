@@ -51,7 +51,12 @@ impl Storm<'_> {
         }
         let action = interrupted.map(|entry| entry.action);
         let whose = |text: String| loss(format!("writer {writer} died in {action:?}: {text}"));
-        let seen = Seen::of(&self.volume, writer).map_err(whose)?;
+        if let Some(action) = action.filter(|action| action.is_private()) {
+            self.trees[writer].note_death(&action);
+        }
+        let past = &self.trees[writer];
+        let seen = Seen::of(&self.volume, writer)
+            .map_err(|text| whose(format!("{text}; its past:{}", past.past_of(writer, &text))))?;
         match action.filter(|action| action.is_private()) {
             Some(own) => self.trees[writer] = seen.after_death(&self.trees[writer], &own).map_err(whose)?,
             None => seen.equals(&self.trees[writer]).map_err(whose)?,

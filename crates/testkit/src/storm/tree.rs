@@ -62,6 +62,8 @@ pub struct Tree {
     /// The files that the names refer to.
     pub files: BTreeMap<u32, Content>,
     next: u32,
+    /// What was done to each file since it was created, for people who look for what went wrong.
+    past: BTreeMap<u32, Vec<String>>,
 }
 
 /// The target of a symbolic link: sometimes longer than an inode has room for.
@@ -85,10 +87,33 @@ impl Tree {
         }
     }
 
+    /// What was done to the files whose paths are in `text`.
+    pub fn past_of(&self, writer: usize, text: &str) -> String {
+        let named = (0..PATHS).filter(|&index| text.contains(&path(writer, index)));
+        let mut ids: Vec<u32> = named.filter_map(|index| self.file(index).map(|(id, _)| id)).collect();
+        ids.dedup();
+        ids.iter().filter_map(|id| self.past.get(id)).map(|past| format!("\n   {}", past.join("\n   "))).collect()
+    }
+
+    /// Notes that a death interrupted the action.
+    pub fn note_death(&mut self, action: &Action) {
+        self.note(usize::from(action.path), format!("death in {action:?}"));
+    }
+
+    fn note(&mut self, path: usize, what: String) {
+        if let Some(Node::File(id)) = self.names[path] {
+            self.past.entry(id).or_default().push(what);
+        }
+    }
+
     /// Does what the action does.
     pub fn apply(&mut self, action: &Action) {
         let (path, other) = (usize::from(action.path), usize::from(action.other));
         let length = action.length as usize;
+        if action.deed != Deed::Create {
+            let size = self.file(path).map_or(0, |(_, content)| content.data.len());
+            self.note(path, format!("{:?} at {} of {length}, size {size}", action.deed, action.offset));
+        }
         if action.opens_for_writing() {
             self.content(path).sealed = false;
         }
@@ -127,6 +152,7 @@ impl Tree {
         }
         let names = self.names;
         self.files.retain(|id, _| names.contains(&Some(Node::File(*id))));
+        self.past.retain(|id, _| names.contains(&Some(Node::File(*id))));
     }
 
     fn rename(&mut self, from: usize, to: usize) {
