@@ -67,6 +67,9 @@ pub struct Lane<'r> {
     /// Owner words of units taken by this lane; those that are still its own when it ends were not linked.
     taken: [Cell<u64>; TAKEN],
     taken_count: Cell<usize>,
+    /// Locks that this lane has or is taking, as noted in the region. What is freed at the end is this, not the note: a note
+    /// that was damaged would leave a lock behind whose owner lives, and everybody would wait for him.
+    pub(crate) held: [Cell<u64>; LOCK_COUNT as usize],
 }
 
 /// Units that a lane remembers; when there are more, its end looks at every unit.
@@ -107,7 +110,15 @@ impl<'r> Lane<'r> {
                 region.lane_cursor.store(index, Ordering::Relaxed);
                 raise_high_water(region, index)?;
                 let taken = [const { Cell::new(0) }; TAKEN];
-                return Ok(Lane { region, index, generation, at, taken, taken_count: Cell::new(0) });
+                return Ok(Lane {
+                    region,
+                    index,
+                    generation,
+                    at,
+                    taken,
+                    taken_count: Cell::new(0),
+                    held: [const { Cell::new(0) }; _],
+                });
             }
         }
         Err(Errno::NOLCK)
@@ -150,10 +161,8 @@ impl<'r> Lane<'r> {
 
     /// Whether this lane has noted that it holds the lock at `offset`.
     pub fn holds(&self, offset: u64) -> Result<bool> {
-        for entry in 0..LOCK_COUNT {
-            if self.region.load(self.at + LOCKS + entry * 8)? == offset {
-                return Ok(lock::decode(self.region, self.region.load(offset)?)? == Some(self.owner()));
-            }
+        if self.held.iter().any(|held| held.get() == offset) {
+            return Ok(lock::decode(self.region, self.region.load(offset)?)? == Some(self.owner()));
         }
         Ok(false)
     }

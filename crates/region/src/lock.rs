@@ -11,7 +11,7 @@
 //! Zero, or a word of another run, is free. Waiting is a futex of at most 50 ms, then the owner is examined: proved dead,
 //! it is recovered; otherwise it is waited for, however long it is stopped.
 
-use crate::lane::{CLAIM, LOCK_COUNT, LOCKS, Lane, claim_of};
+use crate::lane::{CLAIM, LOCKS, Lane, claim_of};
 use crate::recovery::{self, Finish};
 use crate::region::Region;
 use crate::sleep;
@@ -73,12 +73,17 @@ impl Lane<'_> {
     pub fn lock(&self, offset: u64, finish: &dyn Finish) -> Result<()> {
         let entry = self.free_entry(offset)?;
         // Noted before it is taken: a recoverer compares the note with the word.
-        self.note(LOCKS + entry * 8, offset)?;
+        self.note_lock(entry, offset)?;
         let result = self.acquire(offset, finish);
         if result.is_err() {
-            self.note(LOCKS + entry * 8, 0)?;
+            self.note_lock(entry, 0)?;
         }
         result
+    }
+
+    fn note_lock(&self, entry: usize, offset: u64) -> Result<()> {
+        self.held[entry].set(offset);
+        self.note(LOCKS + entry as u64 * 8, offset)
     }
 
     /// As [`Lane::lock`], without waiting: false when somebody holds it.
@@ -88,19 +93,19 @@ impl Lane<'_> {
         if decode(self.region, word)?.is_some() {
             return Ok(false);
         }
-        self.note(LOCKS + entry * 8, offset)?;
+        self.note_lock(entry, offset)?;
         let mine = word_of(self.owner(), self.region.superblock().run, false);
         let won = self.region.commit_exchange(offset, word, mine, MustFence::nothing())?;
         if !won {
-            self.note(LOCKS + entry * 8, 0)?;
+            self.note_lock(entry, 0)?;
         }
         Ok(won)
     }
 
-    fn free_entry(&self, offset: u64) -> Result<u64> {
+    fn free_entry(&self, offset: u64) -> Result<usize> {
         let mut free = None;
-        for entry in 0..LOCK_COUNT {
-            match self.region.load(self.at + LOCKS + entry * 8)? {
+        for (entry, held) in self.held.iter().enumerate() {
+            match held.get() {
                 0 => free = free.or(Some(entry)),
                 held if held == offset => return Err(Errno::DEADLK),
                 _ => {}
@@ -152,22 +157,21 @@ impl Lane<'_> {
 
     /// Gives the lock at `offset` back.
     pub fn unlock(&self, offset: u64) -> Result<()> {
-        for entry in 0..LOCK_COUNT {
-            if self.region.load(self.at + LOCKS + entry * 8)? == offset {
+        match self.held.iter().position(|held| held.get() == offset) {
+            Some(entry) => {
                 release(self.region, offset, self.owner())?;
-                return self.note(LOCKS + entry * 8, 0);
+                self.note_lock(entry, 0)
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives every lock back.
     pub fn unlock_all(&self) -> Result<()> {
-        for entry in 0..LOCK_COUNT {
-            let offset = self.region.load(self.at + LOCKS + entry * 8)?;
-            if offset != 0 {
-                release(self.region, offset, self.owner())?;
-                self.note(LOCKS + entry * 8, 0)?;
+        for (entry, held) in self.held.iter().enumerate() {
+            if held.get() != 0 {
+                release(self.region, held.get(), self.owner())?;
+                self.note_lock(entry, 0)?;
             }
         }
         Ok(())
@@ -183,11 +187,11 @@ impl Lane<'_> {
             _ => return Ok(false),
         }
         let entry = self.free_entry(offset)?;
-        self.note(LOCKS + entry * 8, offset)?;
+        self.note_lock(entry, offset)?;
         let mine = word_of(self.owner(), self.region.superblock().run, word & WAITERS != 0);
         let won = self.region.commit_exchange(offset, word, mine, MustFence::nothing())?;
         if !won {
-            self.note(LOCKS + entry * 8, 0)?;
+            self.note_lock(entry, 0)?;
         }
         Ok(won)
     }
