@@ -134,7 +134,12 @@ pub fn tell_of_strays(tag: impl AsFd, file: OpenFile) {
     if !HAS_ROOM.load(Ordering::Relaxed) {
         return;
     }
-    let Some(strays) = rustix::fs::fstat(tag).ok().map(|stat| stat.st_size).filter(|&size| size > 0) else { return };
+    // With a second name it is somebody's file, planted here.
+    let Some(strays) =
+        rustix::fs::fstat(tag).ok().filter(|stat| stat.st_nlink == 1).map(|stat| stat.st_size).filter(|&size| size > 0)
+    else {
+        return;
+    };
     message::say(format_args!(
         "up to {strays} bytes were written into an open file of {} past the library and are lost: a program makes system calls \
          of its own; 'lifeboat exec --trap-raw' serves them and says who makes them",
