@@ -18,13 +18,16 @@ pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 impl FileSystem {
     /// Attributes of an inode.
     pub fn stat(&self, inode: InodeId) -> Result<Stat> {
-        self.exists(inode)?;
+        self.unless_removed(inode, self.stat_as_it_is(inode))
+    }
+
+    fn stat_as_it_is(&self, inode: InodeId) -> Result<Stat> {
         let mode = self.field(inode, inode::MODE)?;
         let ids = self.field(inode, inode::IDS)?;
         let kind = mode as u32 & inode::TYPE_MASK;
         // What a socket has is its address, not contents.
         let contents = |value: u64| if kind == inode::SOCKET { 0 } else { value };
-        let stat = Stat {
+        Ok(Stat {
             number: inode.number(),
             mode: mode as u32,
             links: self.links(inode)? as u32,
@@ -38,9 +41,7 @@ impl FileSystem {
             changed: self.field(inode, inode::CHANGED)? as i64,
             born: self.field(inode, inode::BORN)? as i64,
             sealed: mode & inode::SEALED != 0,
-        };
-        self.exists(inode)?;
-        Ok(stat)
+        })
     }
 
     /// Checks permissions: `mode` has the bits of `access` (4 read, 2 write, 1 execute; 0 asks for existence).
@@ -48,8 +49,8 @@ impl FileSystem {
         if mode & !7 != 0 {
             return Err(Errno::INVAL);
         }
-        self.exists(inode)?;
-        if mode == 0 { Ok(()) } else { self.permit(who, inode, mode) }
+        let permitted = if mode == 0 { Ok(()) } else { self.permit(who, inode, mode) };
+        self.while_there(inode, permitted).map_err(inode::gone)
     }
 
     /// Sets several fields of an inode together, and its time of change. Times are no part of the transaction: writers set

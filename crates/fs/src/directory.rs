@@ -177,7 +177,7 @@ impl FileSystem {
         self.find_with(dir, name, &|at| self.region().load(at))
     }
 
-    /// Runs `read` until it saw one state of the directory.
+    /// Runs `read` until it saw one state of the directory; `NOENT` when that is gone. No lock is held.
     pub(crate) fn undisturbed<T>(&self, dir: InodeId, read: impl Fn() -> Result<T>) -> Result<T> {
         let sequence = self.region().word(dir.at() + inode::SEQUENCE)?;
         for _ in 0..SPINS {
@@ -193,19 +193,8 @@ impl FileSystem {
         }
         // Its writer is slow, or dead: its lock tells, and recovers it.
         let lane = self.lane()?;
-        self.lock_inode(&lane, dir)?;
+        self.lock_inode(&lane, dir).map_err(inode::gone)?;
         read()
-    }
-
-    /// What an error means that was met without a lock: the directory may have been removed meanwhile.
-    fn unless_removed<T>(&self, dir: InodeId, result: Result<T>) -> Result<T> {
-        if result.as_ref().err() == Some(&DAMAGED) {
-            self.exists(dir)?;
-            if self.links(dir)? == 0 {
-                return Err(Errno::NOENT);
-            }
-        }
-        result
     }
 
     /// Finds a name without a lock.

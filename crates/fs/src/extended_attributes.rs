@@ -207,7 +207,10 @@ impl FileSystem {
     /// Whether attributes of this namespace may be read or written, as the kernel's `xattr_permission` and capability
     /// checks say.
     fn permit_attribute(&self, who: &Caller<'_>, inode: InodeId, name: &[u8], wanted: u32) -> Result<()> {
-        self.exists(inode)?;
+        self.while_there(inode, self.permit_namespace(who, inode, name, wanted)).map_err(inode::gone)
+    }
+
+    fn permit_namespace(&self, who: &Caller<'_>, inode: InodeId, name: &[u8], wanted: u32) -> Result<()> {
         let refused = if wanted == WRITE { Errno::PERM } else { Errno::NODATA };
         match split(name).0 {
             Namespace::System => return Ok(()),

@@ -157,7 +157,34 @@ impl FileSystem {
         self.validate(inode).map_err(gone)
     }
 
-    /// Hard links.
+    /// Whether the inode exists and has a name. Asked without a lock: its cell may become another's at any moment, so the
+    /// words are read before the owner is asked whose they were.
+    pub(crate) fn has_name(&self, inode: InodeId) -> Result<bool> {
+        let links = self.field(inode, LINKS);
+        match self.validate(inode) {
+            Err(Errno::STALE) => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(links_of(links?)? != 0),
+        }
+    }
+
+    /// What was found of an inode without a lock counts only if the inode is still there; `STALE` otherwise: its cell may
+    /// hold something else by now.
+    pub(crate) fn while_there<T>(&self, inode: InodeId, found: Result<T>) -> Result<T> {
+        self.validate(inode)?;
+        found
+    }
+
+    /// As [`FileSystem::while_there`] for what removal takes apart: `NOENT` when the inode is gone, and when damage was
+    /// met and it has no name any more.
+    pub(crate) fn unless_removed<T>(&self, inode: InodeId, found: Result<T>) -> Result<T> {
+        match self.while_there(inode, found).map_err(gone) {
+            Err(DAMAGED) if !self.has_name(inode)? => Err(Errno::NOENT),
+            found => found,
+        }
+    }
+
+    /// Hard links. The inode is locked.
     pub(crate) fn links(&self, inode: InodeId) -> Result<u64> {
         links_of(self.field(inode, LINKS)?)
     }

@@ -285,8 +285,11 @@ impl FileSystem {
         for _ in 0..crate::TRIES {
             let lane = self.lane()?;
             match self.lock_inodes(&lane, &mut [place.dir, child]) {
-                Err(Errno::STALE) if self.validate(place.dir).is_err() => return Err(Errno::NOENT),
-                Err(Errno::STALE) => {}
+                Err(Errno::STALE) => {
+                    drop(lane);
+                    child = self.look_again(place, Some(child))?.ok_or(Errno::NOENT)?;
+                    continue;
+                }
                 other => other?,
             }
             // What the name means may have changed before the locks were taken.
@@ -296,7 +299,6 @@ impl FileSystem {
                     child = found.child;
                     continue;
                 }
-                Some(_) if self.validate(child).is_err() => return Err(Errno::UCLEAN),
                 Some(found) => found,
             };
             self.changeable(who, place.dir)?;

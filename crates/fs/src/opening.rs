@@ -100,26 +100,28 @@ impl FileSystem {
                     }
                 }
             };
-            if place.slash && !self.is_directory(inode)? {
-                return Err(Errno::NOTDIR);
-            }
-            let claim = self.claim_to_write(who, place, inode, flags)?;
-            match self.open_existing(who, inode, flags) {
-                Ok(file) => {
-                    claim.keep();
-                    return Ok(file);
-                }
-                // Removed since it was found.
+            let opened = self.open_found(who, place, inode, flags);
+            // Removed since it was found, an error says nothing of it: its cell may hold something else by now.
+            match if opened.is_err() { self.while_there(inode, opened) } else { opened } {
                 Err(Errno::STALE) if place.ending == Ending::Name => {
                     let name = self.name(place.name)?;
                     found = self.find(place.dir, &name)?.map(|found| found.child);
                 }
-                Err(Errno::STALE) => return Err(Errno::NOENT),
-                other => return other,
+                other => return other.map_err(inode::gone),
             }
         }
         // The name leads to nothing, however often it is looked at.
         Err(Errno::UCLEAN)
+    }
+
+    fn open_found(&self, who: &Caller<'_>, place: &Place<'_>, inode: InodeId, flags: OFlags) -> Result<Opened> {
+        if place.slash && !self.is_directory(inode)? {
+            return Err(Errno::NOTDIR);
+        }
+        let claim = self.claim_to_write(who, place, inode, flags)?;
+        let opened = self.open_existing(who, inode, flags)?;
+        claim.keep();
+        Ok(opened)
     }
 
     /// Claims the name of a file that is about to be opened for writing, if it may be.
@@ -196,14 +198,16 @@ impl FileSystem {
             return Err(Errno::INVAL);
         }
         let parent = self.resolve(who, dir, path, LastLink::Follow)?;
-        if !self.is_directory(parent)? {
-            return Err(Errno::NOTDIR);
-        }
-        self.permit(who, parent, WRITE | EXECUTE)?;
+        let permitted = match self.is_directory(parent)? {
+            true => self.permit(who, parent, WRITE | EXECUTE),
+            false => Err(Errno::NOTDIR),
+        };
+        self.while_there(parent, permitted).map_err(inode::gone)?;
         let linkable = if flags.contains(OFlags::EXCL) { 0 } else { inode::LINKABLE };
         let new = NewInode { mode: inode::REGULAR | mode & 0o7777, device: 0, links: 0, flags: linkable };
         self.open_new(flags - OFlags::TMPFILE, |file| {
             let lane = self.lane()?;
+            self.lock_inode(&lane, parent).map_err(inode::gone)?;
             let mut transaction = lane.begin();
             let id = self.new_inode(&mut transaction, &lane, who, parent, &new)?;
             let data = self.bind(file, id)?;

@@ -2,20 +2,32 @@
 
 use crate::directory::CHILD;
 use crate::file_system::FileSystem;
-use crate::inode::InodeId;
+use crate::inode::{InodeId, gone};
 use crate::types::{Caller, LastLink};
 use crate::{Errno, NAME_LONGEST, PATH_LONGEST, Result};
 
 /// Directories above each other before a path is given up: more cannot fit a path.
 const DEPTH_LARGEST: usize = PATH_LONGEST / 2 + 1;
 
+/// How often a path is put together while others move its directories.
+const TRIES: u32 = 100;
+
 impl FileSystem {
     /// Path of a directory below the mount: `/` for the root, without the prefix. `NOENT` when it was removed.
     pub fn path_of(&self, dir: InodeId, out: &mut [u8; 4096]) -> Result<usize> {
-        self.exists(dir)?;
-        if !self.is_directory(dir)? {
-            return Err(Errno::NOTDIR);
+        let kind = if self.is_directory(dir)? { Ok(()) } else { Err(Errno::NOTDIR) };
+        self.while_there(dir, kind).map_err(gone)?;
+        for _ in 1..TRIES {
+            match self.path_now(dir, out) {
+                // One of the directories was moved between the look at it and at its parent.
+                Err(Errno::NOENT) if self.has_name(dir)? => {}
+                other => return other,
+            }
         }
+        self.path_now(dir, out)
+    }
+
+    fn path_now(&self, dir: InodeId, out: &mut [u8; 4096]) -> Result<usize> {
         let mut start = out.len();
         let mut child = dir;
         for _ in 0..DEPTH_LARGEST {
@@ -41,21 +53,21 @@ impl FileSystem {
     }
 
     fn name_of(&self, parent: InodeId, child: InodeId, name: &mut [u8; NAME_LONGEST]) -> Result<usize> {
-        let mut found = [0; NAME_LONGEST];
-        let length = self.undisturbed(parent, || {
+        let found = self.undisturbed(parent, || {
             let mut key = 0;
             while let Some((at, next)) = self.entry_after(parent, key)? {
                 if self.region().load(at + CHILD)? == child.to_word() {
-                    return Ok(Some(at));
+                    let mut name = [0; NAME_LONGEST];
+                    let (length, _, _) = self.entry(parent, at, &mut name)?;
+                    return Ok(Some((name, length as usize)));
                 }
                 key = next;
             }
             Ok(None)
         })?;
-        let at = length.ok_or(Errno::NOENT)?;
-        let (length, _, _) = self.entry(parent, at, &mut found)?;
-        *name = found;
-        Ok(length as usize)
+        let (whole, length) = found.ok_or(Errno::NOENT)?;
+        *name = whole;
+        Ok(length)
     }
 
     /// The path with every link, `.` and `..` resolved, below the mount, without the prefix.

@@ -91,10 +91,12 @@ impl FileSystem {
             }
             let mut inodes = [step.old.dir, step.new.dir, source, target.unwrap_or(source)];
             match self.lock_inodes(&lane, &mut inodes) {
-                Err(Errno::STALE) if self.validate(step.old.dir).is_err() || self.validate(step.new.dir).is_err() => {
-                    return Err(Errno::NOENT);
+                Err(Errno::STALE) => {
+                    drop(lane);
+                    source = self.look_again(&step.old, Some(source))?.ok_or(Errno::NOENT)?;
+                    target = self.look_again(&step.new, target)?;
+                    continue;
                 }
-                Err(Errno::STALE) => {}
                 other => other?,
             }
             let old_name = self.name(step.old.name)?;
@@ -104,9 +106,6 @@ impl FileSystem {
             if found.child != source || existing.map(|existing| existing.child) != target {
                 (source, target) = (found.child, existing.map(|existing| existing.child));
                 continue;
-            }
-            for inode in [Some(source), target].into_iter().flatten() {
-                self.validate(inode).map_err(|_| Errno::UCLEAN)?;
             }
             return self.rename_locked(&lane, step, found, existing);
         }

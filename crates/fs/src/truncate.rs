@@ -32,7 +32,10 @@ const BATCH: usize = 64;
 impl FileSystem {
     /// Sets the size of a file named by path. Checks write permission.
     pub fn truncate(&self, who: &Caller<'_>, inode: InodeId, length: u64) -> Result<()> {
-        self.exists(inode)?;
+        self.while_there(inode, self.truncate_permitted(who, inode, length)).map_err(inode::gone)
+    }
+
+    fn truncate_permitted(&self, who: &Caller<'_>, inode: InodeId, length: u64) -> Result<()> {
         match self.mode(inode)? & inode::TYPE_MASK {
             inode::REGULAR => {}
             inode::DIRECTORY => return Err(Errno::ISDIR),

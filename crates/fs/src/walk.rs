@@ -2,9 +2,10 @@
 
 use crate::directory::Name;
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId};
+use crate::inode::{self, InodeId, gone};
 use crate::types::{Caller, LastLink};
 use crate::{Errno, OUTSIDE, PATH_LONGEST, Result};
+use lifeboat_region::DAMAGED;
 
 /// Symbolic links followed in one path before `ELOOP`.
 const LINKS_LARGEST: u32 = 40;
@@ -134,25 +135,34 @@ impl FileSystem {
 
     /// What a name means in a directory that may be searched. One that was removed has no names, of whatever length.
     fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
-        if self.links(dir)? == 0 {
-            return Err(Errno::NOENT);
+        let found = self.name(name).and_then(|name: Name<'_>| self.find(dir, &name));
+        match found {
+            Ok(Some(found)) => Ok(Some(found.child)),
+            _ if !self.has_name(dir)? => Err(Errno::NOENT),
+            other => other.map(|_| None),
         }
-        let name: Name<'_> = self.name(name)?;
-        Ok(self.find(dir, &name)?.map(|found| found.child))
     }
 
     /// What is at a place whose name was not looked at so far.
     pub(crate) fn look(&self, place: &Place<'_>) -> Result<Option<InodeId>> {
-        self.exists(place.dir)?;
         self.lookup(place.dir, place.name)
     }
 
+    /// What a name means now; [`DAMAGED`] when it still leads to `before`, which is gone. No lock is held.
+    pub(crate) fn look_again(&self, place: &Place<'_>, before: Option<InodeId>) -> Result<Option<InodeId>> {
+        // Asked first: what the name leads to now may be gone a moment later.
+        let was_gone = before.is_some_and(|inode| self.validate(inode) == Err(Errno::STALE));
+        let now = self.look(place)?;
+        if was_gone && now == before { Err(DAMAGED) } else { Ok(now) }
+    }
+
     fn search_permitted(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
-        self.exists(dir)?;
-        if !self.is_directory(dir)? {
-            return Err(Errno::NOTDIR);
-        }
-        self.permit(who, dir, EXECUTE)
+        let permitted = match self.is_directory(dir) {
+            Ok(true) => self.permit(who, dir, EXECUTE),
+            Ok(false) => Err(Errno::NOTDIR),
+            Err(error) => Err(error),
+        };
+        self.while_there(dir, permitted).map_err(gone)
     }
 
     fn is_link(&self, inode: InodeId) -> Result<bool> {
@@ -301,8 +311,9 @@ impl FileSystem {
         let last = if path.last() == Some(&b'/') { LastLink::Follow } else { last };
         self.at_place(who, dir, path, last, |place| {
             let found = place.found.ok_or(Errno::NOENT)?;
-            if place.slash && !self.is_directory(found)? {
-                return Err(Errno::NOTDIR);
+            if place.slash {
+                let arrived = if self.is_directory(found)? { Ok(found) } else { Err(Errno::NOTDIR) };
+                return self.while_there(found, arrived).map_err(gone);
             }
             Ok(found)
         })
