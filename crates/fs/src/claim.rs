@@ -9,11 +9,12 @@
 
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
+use crate::open_file::may_change;
 use crate::walk::{Ending, Place};
 use crate::{Errno, NAME_LONGEST, PATH_LONGEST, Result};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
-use rustix::fs::{CWD, readlinkat_raw, symlinkat, unlinkat};
+use rustix::fs::{CWD, OFlags, readlinkat_raw, symlinkat, unlinkat};
 
 /// Longest path of the folder, in bytes.
 pub const CLAIMS_LONGEST: usize = 512;
@@ -173,11 +174,16 @@ impl FileSystem {
         self.claims.is_some()
     }
 
+    /// As [`FileSystem::claim_known`], before the inode is opened with these `O_*` bits, if that may change it.
+    pub fn claim_to_open(&self, inode: InodeId, flags: i32, guess: Option<(InodeId, &[u8])>) -> Result<()> {
+        if may_change(OFlags::from_bits_retain(flags as u32)) { self.claim_known(inode, guess) } else { Ok(()) }
+    }
+
     /// Claims the name of a regular file that is about to be written by a caller who knows only the inode. `guess` is where
     /// it was seen last; if it is there no longer, it is looked for everywhere. What has no name is nobody else's.
     pub fn claim_known(&self, inode: InodeId, guess: Option<(InodeId, &[u8])>) -> Result<()> {
         let Some(claims) = &self.claims else { return Ok(()) };
-        if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR || self.field(inode, inode::LINKS)? == 0 {
+        if self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR || !self.has_name(inode)? {
             return Ok(());
         }
         if let Some((dir, name)) = guess

@@ -58,6 +58,11 @@ pub(crate) fn writes(flags: OFlags) -> bool {
     !flags.contains(OFlags::PATH) && mode_of(flags) != OFlags::RDONLY
 }
 
+/// Whether a file may be other than it was once it has been opened so.
+pub(crate) fn may_change(flags: OFlags) -> bool {
+    writes(flags) || (flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::PATH))
+}
+
 pub(crate) fn reads(flags: OFlags) -> bool {
     !flags.contains(OFlags::PATH) && mode_of(flags) != OFlags::WRONLY
 }

@@ -4,7 +4,7 @@ use crate::claim::Claim;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::namespace::NewInode;
-use crate::open_file::{INODE, OpenFile, reads, writes};
+use crate::open_file::{INODE, OpenFile, may_change, reads, writes};
 use crate::types::{Caller, LastLink};
 use crate::walk::{EXECUTE, Ending, Last, Place, READ, WRITE};
 use crate::{Errno, Result};
@@ -132,8 +132,7 @@ impl FileSystem {
         inode: InodeId,
         flags: OFlags,
     ) -> Result<Claim<'a>> {
-        let changes = writes(flags) || (flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::PATH));
-        if self.claims.is_none() || !changes || self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
+        if self.claims.is_none() || !may_change(flags) || self.mode(inode)? & inode::TYPE_MASK != inode::REGULAR {
             return Ok(Claim::NONE);
         }
         self.permit_open(who, inode, flags)?;

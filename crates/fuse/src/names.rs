@@ -84,16 +84,22 @@ impl Service {
     pub(crate) fn open_known(&self, id: InodeId, flags: i32) -> Result<OpenFile> {
         // Appending is asked for at each write; the rest has been acted upon.
         let flags = flags & (libc::O_ACCMODE | libc::O_TRUNC | libc::O_NOATIME | libc::O_DIRECTORY);
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
-            self.claim(id)?;
-        }
+        self.claim_to_open(id, flags)?;
         self.with_patience(|| self.files.open_inode(&CHECKED_ROOT, id, flags))
     }
 
     /// Before `id` is written: its name is this node's, where names are claimed.
     pub(crate) fn claim(&self, id: InodeId) -> Result<()> {
+        self.claim_to_open(id, libc::O_WRONLY)
+    }
+
+    /// Before `id` is opened with these flags, too.
+    fn claim_to_open(&self, id: InodeId, flags: i32) -> Result<()> {
+        if !self.files.has_claims() {
+            return Ok(());
+        }
         let name = self.nodes.name_of(id);
-        self.files.claim_known(id, name.as_ref().map(|(dir, name)| (*dir, &**name)))
+        self.files.claim_to_open(id, flags, name.as_ref().map(|(dir, name)| (*dir, &**name)))
     }
 
     /// `O_CREAT` of a name that the kernel has found free.

@@ -22,6 +22,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lifeboat_kernels::{copy_in, copy_in_checksum, tuning};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Rounds of the litmus test itself.
 const ROUNDS: u64 = 1_000_000;
@@ -80,24 +81,15 @@ fn block_of_round(round: u64, longest: usize) -> Block {
 
 /// Two processors that this thread may use.
 fn two_processors() -> Option<[usize; 2]> {
-    // SAFETY: all zeros is an empty set; the call fills it and is checked.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
-            return None;
-        }
-        let mut allowed = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set));
-        Some([allowed.next()?, allowed.next()?])
-    }
+    let set = sched_getaffinity(None).ok()?;
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor));
+    Some([allowed.next()?, allowed.next()?])
 }
 
 fn pin_to(processor: usize) {
-    // SAFETY: a set of our own with one processor that is allowed.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set), 0, "pinning to {processor}");
-    }
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).expect("pinning to a processor that is allowed");
 }
 
 /// Waits until `line` holds `value`; false when told to stop. Lets others run when they seem to need it.

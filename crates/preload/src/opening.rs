@@ -146,9 +146,7 @@ pub fn reopen(file: OpenFile, flags: c_int) -> Result<c_int> {
     let held = signals::hold();
     let opened = call::call_held(|file_system, who| {
         let inode = file_system.inode_of(file)?;
-        if flags & libc::O_PATH == 0 && (flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0) {
-            file_system.claim_known(inode, None)?;
-        }
+        file_system.claim_to_open(inode, flags, None)?;
         file_system.open_any_inode(who, inode, flags)
     })?;
     match opened {

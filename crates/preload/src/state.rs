@@ -106,12 +106,8 @@ pub fn file_system() -> Result<&'static FileSystem> {
 }
 
 /// Where in the region an address lies. For handlers: attaches nothing.
-pub fn offset_in_region(address: usize) -> Option<usize> {
-    if !attached() {
-        return None;
-    }
-    let region = published().region();
-    address.checked_sub(region.base()).filter(|&offset| (offset as u64) < region.length())
+pub fn offset_in_region(address: usize) -> Option<u64> {
+    if attached() { published().region().offset_of(address) } else { None }
 }
 
 fn published() -> &'static FileSystem {

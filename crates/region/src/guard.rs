@@ -13,9 +13,7 @@ use rustix::mm::MprotectFlags;
 impl Region {
     /// The chunk at this address of this process, if it is one of the region's.
     pub fn chunk_at(&self, address: usize) -> Option<u32> {
-        let offset = (address as u64).checked_sub(self.base() as u64).filter(|&offset| offset < self.length())?;
-        let chunk = offset.checked_sub(self.geometry().data_at)? / CHUNK;
-        (chunk < self.geometry().chunks).then_some(chunk as u32)
+        space::chunk_of(self, self.offset_of(address)?)
     }
 
     /// Lets this process store into a chunk, or not.

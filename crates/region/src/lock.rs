@@ -127,7 +127,7 @@ impl Lane<'_> {
                 continue;
             };
             if owner == self.owner() {
-                // What this lane noted of its locks was damaged: nobody else can free it.
+                // The word says that this lane has the lock, which this lane does not remember (`held`): it is damaged.
                 return Err(DAMAGED);
             }
             // Who takes the lock again and again has it again before a sleeper is awake: the longer somebody waits, the

@@ -36,6 +36,11 @@ impl Mapping {
         self.base as usize
     }
 
+    /// The offset of this address of this process, if it is one of the region's.
+    pub fn offset_of(&self, address: usize) -> Option<u64> {
+        (address as u64).checked_sub(self.base as u64).filter(|&offset| offset < self.length)
+    }
+
     /// The word at `offset`; [`DAMAGED`] when it lies outside or is not aligned (offsets come from the region itself).
     #[inline]
     pub fn word(&self, offset: u64) -> Result<&AtomicU64> {

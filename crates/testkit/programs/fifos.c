@@ -17,13 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SAY(what, call)                                                          \
-    do {                                                                         \
-        errno = 0;                                                               \
-        long long answer_ = (long long)(call);                                   \
-        if (answer_ < 0) printf("%s: %lld %s\n", what, answer_, strerror(errno)); \
-        else printf("%s: %lld\n", what, answer_);                                \
-    } while (0)
+#include "say.h"
 
 /* For descriptors, whose numbers may differ. */
 #define OPENS(what, call)                                                        \

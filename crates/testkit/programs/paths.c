@@ -11,13 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define SAY(what, call)                                                          \
-    do {                                                                         \
-        errno = 0;                                                               \
-        long long answer_ = (long long)(call);                                   \
-        if (answer_ < 0) printf("%s: %lld %s\n", what, answer_, strerror(errno)); \
-        else printf("%s: %lld\n", what, answer_);                                \
-    } while (0)
+#include "say.h"
 
 static char path[3 * PATH_MAX];
 

@@ -15,13 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SAY(what, call)                                                          \
-    do {                                                                         \
-        errno = 0;                                                               \
-        long long answer_ = (long long)(call);                                   \
-        if (answer_ < 0) printf("%s: %lld %s\n", what, answer_, strerror(errno)); \
-        else printf("%s: %lld\n", what, answer_);                                \
-    } while (0)
+#include "say.h"
 
 static char out[70000], in[70000];
 static volatile sig_atomic_t signalled, carried;

@@ -13,6 +13,7 @@
 //! | [`stepping`] | every operation stopped at every instruction |
 //! | [`storm`] | writers killed at random moments, and their log held against the region |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
+//! | [`processors`] | which processors there are, and binding a thread to one |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`python`] | Python's own tests, and how they end |
 //! | [`cgroup`] | small memory limits |
@@ -27,6 +28,7 @@ pub mod fuse_mount;
 pub mod hostile;
 pub mod huge_pages;
 pub mod model;
+pub mod processors;
 pub mod programs;
 pub mod python;
 pub mod random;

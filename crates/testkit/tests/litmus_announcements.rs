@@ -5,6 +5,7 @@
 use lifeboat_region::lane::{Announced, Lane, announced};
 use lifeboat_region::layout::CHUNK;
 use lifeboat_region::{MustFence, Region};
+use lifeboat_testkit::processors;
 use lifeboat_testkit::report::{note, skipped};
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::ScratchRegion;
@@ -53,31 +54,9 @@ fn skew(round: u64, most: u64) {
     }
 }
 
-/// Two processors that this thread may use.
-fn two_processors() -> Option<[usize; 2]> {
-    // SAFETY: all zeros is an empty set; the call fills it and is checked.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
-            return None;
-        }
-        let mut allowed = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set));
-        Some([allowed.next()?, allowed.next()?])
-    }
-}
-
-fn pin_to(processor: usize) {
-    // SAFETY: a set of our own with one processor that is allowed.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set), 0, "pinning to {processor}");
-    }
-}
-
 /// Rounds made, and those in which neither saw the other.
 fn run(announce: impl Fn(&Region, &Lane<'_>) + Sync) -> Option<(u64, u64)> {
-    let Some(processors) = two_processors() else {
+    let Some(pair) = processors::two() else {
         skipped("announcements on two processors", "only one processor: nothing can be seen out of order");
         return None;
     };
@@ -94,7 +73,7 @@ fn run(announce: impl Fn(&Region, &Lane<'_>) + Sync) -> Option<(u64, u64)> {
     let mut neither = 0;
     let rounds = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            pin_to(processors[1]);
+            processors::pin_to(pair[1]);
             let lane = Lane::claim(region).expect("a lane");
             for round in 1.. {
                 if !wait_for(&turns.round, round, &turns.end) {
@@ -115,7 +94,7 @@ fn run(announce: impl Fn(&Region, &Lane<'_>) + Sync) -> Option<(u64, u64)> {
                 turns.ready.store(0, Ordering::Release);
             }
         });
-        pin_to(processors[0]);
+        processors::pin_to(pair[0]);
         let start = Instant::now();
         let mut rounds = 0;
         while rounds < ROUNDS && start.elapsed() < LIMIT && neither < ENOUGH {

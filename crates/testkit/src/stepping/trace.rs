@@ -4,6 +4,7 @@
 //! that stops it *before* the instruction; the tracer makes the page writable, steps the one instruction, and protects
 //! the page again. No instruction is decoded, and none that writes the region can be missed.
 
+use crate::processors;
 use std::io::Error;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -418,16 +419,8 @@ impl Drop for Tracee {
 
 /// Binds this process and its future children to one processor: a step is then a switch and no message between two.
 pub fn pin(index: usize) {
-    // SAFETY: sets of our own, of the size that is said.
-    unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed) != 0 {
-            return;
-        }
-        let all: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &allowed)).collect();
-        let Some(&cpu) = all.get(index % all.len().max(1)) else { return };
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut one);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one);
+    let allowed = processors::allowed();
+    if let Some(&processor) = allowed.get(index % allowed.len().max(1)) {
+        processors::pin_to(processor);
     }
 }
