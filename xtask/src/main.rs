@@ -13,6 +13,7 @@ mod residue;
 mod run;
 mod steps;
 mod suite;
+mod tables;
 mod test;
 mod tools;
 mod workspace;

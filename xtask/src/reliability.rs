@@ -4,12 +4,15 @@
 use crate::failure::{Failure, Outcome};
 use crate::run::Running;
 use crate::steps;
+use crate::tables::put_rows;
 use crate::workspace::{self, Workspace};
 use std::time::{Duration, Instant};
 
 /// Between these lines of the document lies the table of the harnesses that are not stepped.
 const BEGIN: &str = "<!-- harnesses: made by `cargo xtask reliability` -->\n";
 const END: &str = "<!-- end of harnesses -->\n";
+
+const NOTE: &str = "Each row is of its harness's last run.";
 
 /// Test programs that end with lines of figures, as `storm: kills=1000 losses=0`.
 const HARNESSES: &[(&str, &str)] = &[
@@ -34,6 +37,9 @@ pub struct Options {
     /// Only the harnesses that are not stepped
     #[arg(long)]
     without_steps: bool,
+    /// Only harnesses with this in their names, and their rows of the table
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 /// Runs everything and writes the tables down.
@@ -42,7 +48,8 @@ pub fn run(options: &Options) -> Outcome {
     workspace::check_toolchain(&workspace)?;
     let folder = workspace.build_release()?;
     let mut rows = String::new();
-    for (package, test) in HARNESSES {
+    let wanted = |test: &str| options.only.as_ref().is_none_or(|part| test.contains(part));
+    for (package, test) in HARNESSES.iter().filter(|(_, test)| wanted(test)) {
         let start = Instant::now();
         let mut command = workspace::cargo();
         command.current_dir(&workspace.root).args(["test", "--quiet", "--package", package, "--test", test]);
@@ -64,9 +71,15 @@ pub fn run(options: &Options) -> Outcome {
         rows.push_str(&found.concat());
         println!("   {:.0} s", start.elapsed().as_secs_f64());
     }
-    let table = format!("| harness | figures |\n|---|---|\n{rows}");
-    steps::put_table(&workspace, (BEGIN, END), &table)?;
-    if options.without_steps { Ok(()) } else { steps::run(&steps::Options::of_all(options.full, options.seed)) }
+    if rows.is_empty() {
+        return Err(Failure::new("no harness has this in its name; without --only all are run"));
+    }
+    put_rows(&workspace, (BEGIN, END), &format!("| harness | figures |\n|---|---|\n{rows}"), NOTE)?;
+    if options.without_steps || options.only.is_some() {
+        Ok(())
+    } else {
+        steps::run(&steps::Options::of_all(options.full, options.seed))
+    }
 }
 
 /// A line of figures as a row; `None` for other lines.

@@ -2,12 +2,17 @@
 
 use crate::failure::{Context, Failure, Outcome};
 use crate::processes;
+use crate::tables::put_rows;
 use crate::workspace::{self, Workspace};
 use std::process::Stdio;
 
 /// Between these lines of the document lies the table.
 const BEGIN: &str = "<!-- steps: made by `cargo xtask steps` -->\n";
 const END: &str = "<!-- end of steps -->\n";
+
+/// What the rows of both sizes have in common, and how they are told apart.
+const NOTE: &str = "Every instruction is stepped and every state judged. Rows with more than 1,000 kills are of `--full`: all states \
+     of all recoveries; in the others recoveries and pairs are sampled.";
 
 /// How much to do.
 #[derive(clap::Args)]
@@ -18,7 +23,7 @@ pub struct Options {
     /// What the kills are drawn from
     #[arg(long, default_value_t = 5)]
     seed: u64,
-    /// Only operations with this in their names; the document stays as it is
+    /// Only operations with this in their names, and their rows of the table
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -27,14 +32,6 @@ impl Options {
     /// All operations.
     pub fn of_all(full: bool, seed: u64) -> Self {
         Self { full, seed, only: None }
-    }
-
-    fn what(&self) -> &'static str {
-        if self.full {
-            "state of every recovery"
-        } else {
-            "instruction; recoveries and pairs are sampled (`--full`: all)"
-        }
     }
 }
 
@@ -53,28 +50,5 @@ pub fn run(options: &Options) -> Outcome {
     if !output.status.success() {
         return Err(Failure::new("an operation does not survive every kill; the lines above say when"));
     }
-    if options.only.is_some() {
-        return Ok(());
-    }
-    put_table(&workspace, (BEGIN, END), &format!("{table}\nSeed {}, every {}.\n", options.seed, options.what()))
-}
-
-/// Replaces what lies between two marks in docs/reliability.md by a table and the machine it was made on.
-pub fn put_table(workspace: &Workspace, (begin, end): (&str, &str), table: &str) -> Outcome {
-    let path = workspace.root.join("docs/reliability.md");
-    let text = std::fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
-    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = parts.ok_or_else(|| Failure::new(format!("no place for a table in {}", path.display())))?;
-    let text = format!("{before}{begin}\n{}.\n\n{table}\n{end}{after}", machine());
-    std::fs::write(&path, text).context(format_args!("write {}", path.display()))
-}
-
-/// Processor, how many, kernel.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let information = read("/proc/cpuinfo");
-    let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or("unknown processor", |(_, name)| name.trim());
-    let count = std::thread::available_parallelism().map_or(1, |count| count.get());
-    format!("{count} processors ({model}), Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    put_rows(&workspace, (BEGIN, END), &table, NOTE)
 }

@@ -95,7 +95,9 @@ mod stepping {
         on_processor(worker);
         for (index, name) in names.iter().enumerate().filter(|(index, _)| index % workers == worker) {
             let start = Instant::now();
-            match run(name, effort, seed + index as u64) {
+            // Its place among all: the same draws whichever part is run.
+            let place = rows().position(|row| row == *name).unwrap_or(0) as u64;
+            match run(name, effort, seed + place) {
                 Ok(outcome) => {
                     eprintln!("{name}: {:.0} s, {} faults", start.elapsed().as_secs_f64(), outcome.faults.len());
                     for fault in &outcome.faults {
