@@ -94,6 +94,20 @@ const PLANTED: &[Planted] = &[
         to: "self.region.word(self.at + HAZARD)?.store(inode, Ordering::Release);",
     },
     Planted {
+        name: "what_a_dead_writer_left_is_not_zeroed",
+        floor: Floor::Files,
+        module: "sweep",
+        from: "self.scrub_after_death(lane, written, start, end)",
+        to: "let _ = (lane, written); Ok(true)",
+    },
+    Planted {
+        name: "what_the_dead_had_open_stays_open",
+        floor: Floor::Files,
+        module: "sweep",
+        from: "self.reap_image(image)?;",
+        to: "",
+    },
+    Planted {
         name: "a_cut_does_not_hold_writers",
         floor: Floor::Files,
         module: "beyond_size",

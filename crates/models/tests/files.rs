@@ -1,11 +1,17 @@
 //! Writes beside cuts, and open files beside unlinking.
 
 mod support;
+use lifeboat_models::harness::explore_deaths;
 use lifeboat_models::real_files as real;
 use lifeboat_models::{
-    a_cut_does_not_hold_writers, an_announcement_is_not_seen_at_once, unlinked_is_freed_without_a_look_at_announcements,
+    a_cut_does_not_hold_writers, an_announcement_is_not_seen_at_once,
+    unlinked_is_freed_without_a_look_at_announcements, what_a_dead_writer_left_is_not_zeroed,
+    what_the_dead_had_open_stays_open,
 };
-use support::{caught, explored};
+use support::{caught, explored, explored_deaths};
+
+/// In the quick set a death at every so many-th step.
+const STRIDE: usize = 11;
 
 #[test]
 fn a_block_that_a_writer_may_touch_is_not_given_away() {
@@ -55,5 +61,44 @@ fn an_unlinked_file_lives_as_long_as_it_is_open() {
     });
     explored("open and close beside unlink", |bounds| {
         real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, true)
+    });
+}
+
+#[test]
+fn a_writer_that_dies_beside_a_cut_leaves_nothing_in_the_block_of_another() {
+    explored_deaths("death of a writer beside a cut that gives the block away", STRIDE, |bounds, step| {
+        real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, Some(step))
+    });
+}
+
+#[test]
+fn a_writer_that_dies_behind_the_new_end_leaves_nothing_there() {
+    explored_deaths("death of a writer behind the new end of a cut", STRIDE, |bounds, step| {
+        real::cut_against_write::a_cut_and_a_write_behind_the_new_end(bounds, Some(step))
+    });
+}
+
+#[test]
+fn who_dies_over_an_open_has_nothing_open() {
+    for closes in [false, true] {
+        explored_deaths("death over an open beside unlink", STRIDE, |bounds, step| {
+            real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), closes)
+        });
+    }
+}
+
+#[test]
+fn bytes_of_a_dead_writer_that_are_not_zeroed_are_caught() {
+    use what_a_dead_writer_left_is_not_zeroed::cut_against_write as planted;
+    caught("lies beyond the size", |bounds| {
+        explore_deaths(STRIDE, |step| planted::a_cut_and_a_write_behind_the_new_end(bounds, Some(step)))
+    });
+}
+
+#[test]
+fn an_open_file_of_the_dead_that_stays_open_is_caught() {
+    use what_the_dead_had_open_stays_open::open_files as planted;
+    caught("nobody has it open, and it is still there", |bounds| {
+        explore_deaths(STRIDE, |step| planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), false))
     });
 }

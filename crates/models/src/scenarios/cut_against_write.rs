@@ -34,6 +34,13 @@ fn cut_and_use_again(files: &FileSystem) -> Result<Unit> {
     Ok(unit)
 }
 
+/// Ends a process; whether it had died before, over its last call perhaps only after that had its answer.
+fn ended(files: &FileSystem) -> bool {
+    let died = files.region().process.is_dead();
+    files.region().process.die();
+    died
+}
+
 /// The writer has the block in its hands while it is cut off.
 pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: Option<u32>) -> Explored {
     explore(bounds, &one_file(16, 0x2222), move |world: &World| {
@@ -42,15 +49,12 @@ pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: O
         world.start();
         let writer = spawn(move || {
             let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 8)));
-            if let Some(files) = &writer {
-                files.region().process.die();
-            }
-            wrote
+            (wrote, writer.is_none_or(|files| ended(&files)))
         });
         let unit = cut_and_use_again(&cutter);
-        let wrote = writer.join().expect("the writer");
+        let (wrote, died) = writer.join().expect("the writer");
         world.end();
-        world.died(wrote.is_none());
+        world.died(died);
         let _ = recovery::recover_all(observer.region(), &observer);
         let at = unit.map_or(BLOCK_AT, |unit| unit.at);
         let others = [at, at + 8].map(|at| observer.region().load(at));
@@ -97,15 +101,12 @@ pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>) -
         world.start();
         let writer = spawn(move || {
             let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 16)));
-            if let Some(files) = &writer {
-                files.region().process.die();
-            }
-            wrote
+            (wrote, writer.is_none_or(|files| ended(&files)))
         });
         let cut = cutter.resize(FILE, 8);
-        let wrote = writer.join().expect("the writer");
+        let (wrote, died) = writer.join().expect("the writer");
         world.end();
-        world.died(wrote.is_none());
+        world.died(died);
         let recovered = recovery::recover_all(observer.region(), &observer);
         let size = observer.field(FILE, inode::SIZE).map(size_of);
         let words = bytes_of_the_file(&observer);

@@ -61,6 +61,8 @@ pub fn an_unlinked_file_lives_as_long_as_it_is_open(bounds: Bounds, step: Option
             let answer = opener.as_ref().and_then(|files| {
                 unless_dead(open(files).and_then(|file| if closes { files.close(file).map(|()| file) } else { Ok(file) }))
             });
+            // Who dies when the call has its answer has nothing open either.
+            let answer = answer.filter(|_| opener.as_ref().is_some_and(|files| !files.region().process.is_dead()));
             if let (None, Some(files)) = (&answer, &opener) {
                 files.region().process.die();
             }
