@@ -11,6 +11,7 @@ use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
 use crate::read::check_range;
+use crate::sweep::Room;
 use crate::{Errno, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;
@@ -68,24 +69,19 @@ impl FileSystem {
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
         let mut from = source.clone();
         let mut at = offset;
-        let mut swept = false;
+        let mut room = Room::new();
         let mut cuts = 0;
         loop {
             *source = from.clone();
             let after_cut = if cuts < CUTS_TO_OUTLIVE { AfterCut::Again } else { AfterCut::GiveUp };
             match self.write_once(inode, source, at, end, after_cut) {
-                Ok(None) => (cuts, swept) = (cuts + 1, false),
+                Ok(None) => (cuts, room) = (cuts + 1, Room::new()),
                 // What was cut off this very file is in limbo while a write of it is announced, so the sweep comes between.
-                Ok(Some((count, Err(Errno::NOSPC)))) if !swept => {
+                Ok(Some((count, Err(Errno::NOSPC)))) if room.make(self)? => {
                     from.take(count as usize, |_, _, _, _| Ok(()))?;
                     at += count;
-                    swept = true;
-                    self.sweep()?;
                 }
-                Err(Errno::NOSPC) if !swept => {
-                    swept = true;
-                    self.sweep()?;
-                }
+                Err(Errno::NOSPC) if room.make(self)? => {}
                 Ok(Some((count, _))) => return Ok(at + count - offset),
                 Err(_) if at > offset => return Ok(at - offset),
                 Err(error) => return Err(error),
@@ -131,6 +127,7 @@ impl FileSystem {
         if outcome == Err(Errno::STALE) {
             // A place was cut off or punched out under the write.
             self.validate(inode)?;
+            self.scrub(&lane, inode, offset, end)?;
             return match after_cut {
                 AfterCut::Again => Ok(None),
                 // All of it came before the cut.
@@ -146,12 +143,10 @@ impl FileSystem {
         if self.wrote(inode, before, at)? {
             return Ok(Some((at - offset, outcome)));
         }
-        if after_cut == AfterCut::Again {
-            return Ok(None);
-        }
-        // It counts as before the cut, so nothing of it may show beyond the size.
+        // It counts as before the cut, or is done again under another announcement: either way nothing of it may lie beyond
+        // the size without one.
         self.scrub(&lane, inode, offset, at)?;
-        Ok(Some((at - offset, outcome)))
+        Ok((after_cut == AfterCut::GiveUp).then_some((at - offset, outcome)))
     }
 
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
@@ -221,7 +216,7 @@ impl Write<'_, '_> {
         }
         let fs = self.fs;
         let last = self.last;
-        let unit = fs.with_room(|| fs.allocate_extent(self.lane, extent, end, last))?;
+        let unit = fs.allocate_extent(self.lane, extent, end, last)?;
         let mut crc = 0;
         let copied = source.take(EXTENT as usize, |piece, skip, length, done| {
             let (fence, next) = fs.region().copy_in_checksum(unit.at + done, piece, skip, length, crc)?;

@@ -11,6 +11,47 @@ use lifeboat_region::layout::{CELL, SWEEP_LOCK};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::recovery::{self, Finish};
 use lifeboat_region::space::{self, Class, Unit};
+use rustix::thread::{Timespec, nanosleep};
+
+/// What a sweep did.
+struct Swept {
+    /// Units and inodes freed.
+    freed: u64,
+    /// Units that stay in limbo only as long as operations that are under way.
+    awaited: u64,
+}
+
+/// How often an operation that finds the region full waits for space that others are about to let go of, each time twice
+/// as long: an eighth of a second in all.
+const WAITS: u32 = 7;
+
+/// The search for room of one operation.
+pub(crate) struct Room {
+    sweeps: u32,
+    awaited: bool,
+}
+
+impl Room {
+    pub(crate) const fn new() -> Room {
+        Room { sweeps: 0, awaited: false }
+    }
+
+    /// Reclaims what dead processes hold and what nobody touches any more, after a while also what operations under way
+    /// have let go of. False when the region is full. No lock may be held, and nothing announced.
+    pub(crate) fn make(&mut self, fs: &FileSystem) -> Result<bool> {
+        if let Some(waited) = self.sweeps.checked_sub(1) {
+            if !self.awaited || waited == WAITS {
+                return Ok(false);
+            }
+            let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 << waited };
+            // Woken early by a signal, it has waited less.
+            let _ = nanosleep(&pause);
+        }
+        self.sweeps += 1;
+        self.awaited = fs.sweep_all()?.awaited > 0;
+        Ok(true)
+    }
+}
 
 impl Finish for FileSystem {
     fn finish(&self, lane: &Lane<'_>, task: Task) -> Result<bool> {
@@ -81,47 +122,50 @@ impl FileSystem {
         result
     }
 
-    /// Runs `work`; when the region is full, reclaims what dead processes hold and runs it once more. No lock may be
-    /// held.
+    /// Runs `work`; when the region is full, makes room and runs it again. No lock may be held, and nothing announced.
     pub(crate) fn with_room<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        match work() {
-            Err(Errno::NOSPC) => {
-                self.sweep()?;
-                work()
+        let mut room = Room::new();
+        loop {
+            match work() {
+                Err(Errno::NOSPC) if room.make(self)? => {}
+                other => return other,
             }
-            other => other,
         }
     }
 
     /// Recovers dead processes, closes what nobody holds open, and frees what nobody can reach. Answers the number of
     /// units and inodes freed.
     pub fn sweep(&self) -> Result<u64> {
+        self.sweep_all().map(|swept| swept.freed)
+    }
+
+    fn sweep_all(&self) -> Result<Swept> {
         recovery::recover_all(self.region(), self)?;
         let lane = self.lane()?;
         lane.lock(SWEEP_LOCK, self)?;
         self.reap(None);
         self.drop_dead_pins()?;
         self.sweep_kernel_nodes()?;
-        let mut freed = 0;
+        let mut swept = Swept { freed: 0, awaited: 0 };
         space::each_unit(self.region(), |unit, owner| {
             match (owner.state, owner.kind) {
-                (State::Limbo, _) => freed += self.leave_limbo(&unit, owner)? as u64,
+                (State::Limbo, _) => self.leave_limbo(&unit, owner, &mut swept)?,
                 (State::Live, Kind::Inode) if unit.class == Class::Cell => {
                     let inode = InodeId::new(unit.at / CELL, owner.generation);
                     if self.links(inode) == Ok(0) {
-                        freed += self.release_orphan(inode)? as u64;
+                        swept.freed += self.release_orphan(inode)? as u64;
                     }
                 }
                 _ => {}
             }
             Ok(())
         })?;
-        Ok(freed)
+        Ok(swept)
     }
 
     /// Frees a unit in limbo if no writer and no mapping can touch it. Under the lock of the inode that it belonged to,
     /// so that no transaction about it is half applied.
-    fn leave_limbo(&self, unit: &Unit, owner: Owner) -> Result<bool> {
+    fn leave_limbo(&self, unit: &Unit, owner: Owner, swept: &mut Swept) -> Result<()> {
         let number = owner.holder as u64;
         let cell_owner_at = space::find_owner(self.region(), Class::Cell, number * CELL);
         let lane = self.lane()?;
@@ -135,13 +179,16 @@ impl FileSystem {
                 Err(error) => return Err(error),
             }
         }
-        if may_be_touched(owner.kind, announced_number(self.region(), number, lane.index())?)
-            || (owner.mapped && self.is_pinned_number(number)?)
-        {
-            return Ok(false);
+        if may_be_touched(owner.kind, announced_number(self.region(), number, lane.index())?) {
+            swept.awaited += 1;
+            return Ok(());
         }
-        let word = owner.encode();
-        self.region().commit_exchange(unit.owner_at, word, owner.freed().encode(), MustFence::nothing())
+        if owner.mapped && self.is_pinned_number(number)? {
+            return Ok(());
+        }
+        let (old, new) = (owner.encode(), owner.freed().encode());
+        swept.freed += self.region().commit_exchange(unit.owner_at, old, new, MustFence::nothing())? as u64;
+        Ok(())
     }
 
     fn release_orphan(&self, inode: InodeId) -> Result<bool> {

@@ -44,10 +44,19 @@ pub fn explored(name: &str, model: impl FnOnce(Bounds) -> Explored) {
 
 /// Explores a model for each step at which its victim may die; in the quick set for each `stride`-th.
 pub fn explored_deaths(name: &str, stride: usize, model: impl Fn(Bounds, u32) -> Explored) {
+    explored_deaths_within(bounds_of_deaths(), name, stride, model);
+}
+
+/// The same, with as many interruptions as where nobody dies.
+pub fn explored_deaths_deeper(name: &str, stride: usize, model: impl Fn(Bounds, u32) -> Explored) {
+    explored_deaths_within(bounds(), name, stride, model);
+}
+
+fn explored_deaths_within(bounds: Bounds, name: &str, stride: usize, model: impl Fn(Bounds, u32) -> Explored) {
     let start = Instant::now();
     let stride = if full() { 1 } else { stride };
-    let (explored, steps) = explore_deaths(stride, |step| model(bounds_of_deaths(), step));
-    say(name, bounds_of_deaths(), explored, Some((stride, steps)), start);
+    let (explored, steps) = explore_deaths(stride, |step| model(bounds, step));
+    say(name, bounds, explored, Some((stride, steps)), start);
     assert!(steps > 10, "{name}: the victim did nothing");
 }
 
