@@ -116,11 +116,14 @@ fn take_a_slot(region: &Region) -> Result<Image> {
         let at = region.image_at(slot)?;
         let takeable = |state: u64, has_witness: bool| -> Result<bool> {
             let image = Image { slot, generation: generation_of(state) };
-            Ok(state & STATE == FREE
-                || (step >= images
-                    && state & STATE == LIVE
-                    && is_gone_but_for_us(region, slot, has_witness)?
-                    && !has_lanes(region, image)?))
+            let left = match state & STATE {
+                FREE => return Ok(true),
+                LIVE => step >= images && is_gone_but_for_us(region, slot, has_witness)?,
+                RECOVERING => false,
+                // Damage. A holder that lives has both of the kernel's locks, which are asked for next.
+                _ => step >= images,
+            };
+            Ok(left && !has_lanes(region, image)?)
         };
         if !takeable(region.load(at)?, false)? {
             continue;
