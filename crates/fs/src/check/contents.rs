@@ -1,11 +1,11 @@
 //! What inodes refer to: maps of files, indices of directories, attributes; and the owner words of all that.
 
 use super::{Fault, Phase, Remedy, Walk, flipped_back};
-use crate::Result;
 use crate::attribute_block::AttributeBlock;
 use crate::checksum::{Checksum, State as ChecksumState};
-use crate::inode::{self, InodeId};
+use crate::inode::{self, INLINE_LONGEST, InodeId, size_of};
 use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target};
+use crate::{PATH_LONGEST, Result};
 use lifeboat_region::layout::{BLOCK, CELL, ENTRY, EXTENT};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::space::{self, ChunkState, Class};
@@ -99,10 +99,22 @@ impl Walk<'_> {
                 let mut blocks = 0;
                 self.file(inode, mode, root_at, Place::Text, &mut blocks)?;
                 self.count_blocks(inode, blocks)?;
+                self.text(inode, root_at)?;
             }
             _ => {}
         }
         self.attributes(inode)
+    }
+
+    /// The length of a link's target, or a socket's address, must fit its place. (What else is wrong there is said already.)
+    fn text(&mut self, inode: InodeId, root_at: u64) -> Result<()> {
+        let length = size_of(self.fs.field(inode, inode::SIZE)?);
+        let fits = match Target::decode(self.region().load(root_at)?) {
+            Ok(Target::Hole) => length <= INLINE_LONGEST as u64,
+            Ok(Target::Block(_)) => length <= PATH_LONGEST as u64,
+            _ => true,
+        };
+        if fits || self.phase == Phase::Mark { Ok(()) } else { self.name(Fault::Text(inode.number())) }
     }
 
     /// The word at `at`, if it refers to a unit whose contents are to be looked at.

@@ -57,6 +57,8 @@ pub enum Fault {
     Sequence(u64),
     /// The locks on an inode cannot be followed; its number.
     FileLocks(u64),
+    /// A link's target, or a socket's address, has a length that does not fit its place; inode number.
+    Text(u64),
     /// A checksum word that none can have; inode number, offset of the word.
     Checksum(u64, u64),
     /// A sealed file has a checksum that is not final; inode number, offset of the word.
@@ -168,6 +170,7 @@ impl Fault {
             Fault::Detached(_) => "detached",
             Fault::Sequence(_) => "sequence",
             Fault::FileLocks(_) => "file-locks",
+            Fault::Text(_) => "text",
             Fault::Checksum(..) => "checksum",
             Fault::Seal(..) => "seal",
             Fault::Attributes(..) => "attributes",
@@ -195,6 +198,7 @@ impl Fault {
             | Fault::Detached(inode)
             | Fault::Sequence(inode)
             | Fault::FileLocks(inode)
+            | Fault::Text(inode)
             | Fault::Checksum(inode, _)
             | Fault::Seal(inode, _)
             | Fault::Attributes(inode, _) => Some(inode),
@@ -270,6 +274,9 @@ impl fmt::Display for Fault {
             Fault::Detached(inode) => write!(f, "directory {inode} is not below the root"),
             Fault::Sequence(inode) => write!(f, "inode {inode} says that it is being changed, which nobody does"),
             Fault::FileLocks(inode) => write!(f, "inode {inode}: its list of file locks is damaged"),
+            Fault::Text(inode) => {
+                write!(f, "inode {inode}: the target of the link, or the socket's address, has a damaged length")
+            }
             Fault::Checksum(inode, at) => write!(f, "inode {inode}: the checksum word at offset {at:#x} is damaged"),
             Fault::Seal(inode, at) => {
                 write!(f, "inode {inode} is sealed, but the checksum at offset {at:#x} is not final")
