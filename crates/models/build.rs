@@ -73,6 +73,13 @@ const PLANTED: &[Planted] = &[
         to: "apply(region, lane, self.count)?;\n        region.commit(lane + TRANSACTION, word, data)?;",
     },
     Planted {
+        name: "what_the_dead_did_is_stored_again",
+        floor: Floor::Region,
+        module: "lane",
+        from: "region.commit_exchange(offset, old, new, MustFence::nothing())?;",
+        to: "region.commit(offset, new, MustFence::nothing())?;",
+    },
+    Planted {
         name: "a_recoverer_does_not_look_at_the_slot_again",
         floor: Floor::Region,
         module: "image",

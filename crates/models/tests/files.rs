@@ -66,7 +66,7 @@ fn an_unlinked_file_lives_as_long_as_it_is_open() {
 
 #[test]
 fn a_writer_that_dies_beside_a_cut_leaves_nothing_in_the_block_of_another() {
-    explored_deaths("death of a writer beside a cut that gives the block away", STRIDE, |bounds, step| {
+    explored_deaths("death of a writer beside a cut that gives the block away", 3 * STRIDE, |bounds, step| {
         real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, Some(step))
     });
 }

@@ -498,13 +498,30 @@ pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
     for index in 0..GUARD_COUNT {
         check_guard(region, region.load(lane + GUARDS + index * 8)?)?;
     }
-    for index in 0..count {
+    let entry = |index| -> Result<(u64, u64, u64)> {
         let at = entry_at(lane, index);
-        let now = region.load(region.load(at)?)?;
-        if now != region.load(at + 8)? && now != region.load(at + 16)? {
+        Ok((region.load(at)?, region.load(at + 8)?, region.load(at + 16)?))
+    };
+    for index in 0..count {
+        let (offset, old, new) = entry(index)?;
+        let now = region.load(offset)?;
+        if now != old && now != new && !frees_a_unit(old, new) {
             return Err(DAMAGED);
         }
     }
-    apply(region, lane, count)?;
+    each_guard(region, lane, true)?;
+    for index in 0..count {
+        let (offset, old, new) = entry(index)?;
+        // Exchanged, not stored: only what is as it was before. Nothing becomes that again: it is under a lock of the dead, or
+        // a unit's earlier generation.
+        region.commit_exchange(offset, old, new, MustFence::nothing())?;
+    }
+    each_guard(region, lane, false)?;
     region.commit(lane + TRANSACTION, 0, MustFence::nothing())
+}
+
+/// Whether an owner word is one that a transaction frees. From the moment that it was applied the unit may be anybody's, and
+/// in a chunk of another class its word may be anything.
+fn frees_a_unit(old: u64, new: u64) -> bool {
+    Owner::decode(old).is_some_and(|owner| !owner.is_free() && new == owner.freed().encode())
 }

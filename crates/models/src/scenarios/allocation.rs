@@ -3,13 +3,14 @@
 
 use crate::harness::{Bounds, Explored, World, explore, spawn};
 use crate::lane::Lane;
+use crate::layout::{OWNERS_PER_CHUNK, RENAME_LOCK};
 use crate::owner::Owner;
 use crate::region::Region;
 use crate::space::{self, ChunkState, Class, Unit};
 use crate::support::{
-    Initial, assert_nothing_held, attached, chunk_word, chunk_word_at, live, owner_at, recover, unless_dead,
+    Initial, NothingToFinish, assert_nothing_held, attached, chunk_word, chunk_word_at, live, owner_at, recover, unless_dead,
 };
-use crate::{Errno, Result};
+use crate::{Errno, MustFence, Result};
 
 /// What a process got: the unit, and the owner word that it should have.
 type Got = Option<Result<(Unit, u64)>>;
@@ -107,6 +108,47 @@ pub fn a_death_over_an_allocation_leaks_nothing(bounds: Bounds, classes: [Class;
     two_processes(bounds, initial, 1, classes, Some(step), |region, gots| {
         for (unit, holder) in gots.into_iter().flatten().flatten() {
             assert_is_its_own(region, 1, &unit, holder);
+        }
+    })
+}
+
+/// Frees two units in one transaction.
+fn free_two(region: &Region) -> Result<()> {
+    let lane = Lane::claim(region)?;
+    lane.lock(RENAME_LOCK, &NothingToFinish)?;
+    let mut transaction = lane.begin();
+    for unit in [3, 5] {
+        let at = owner_at(1, 0, Class::Block, unit);
+        let owner = Owner::decode(region.load(at)?).expect("a word");
+        transaction.set(at, owner.freed().encode())?;
+    }
+    transaction.commit(MustFence::nothing())
+}
+
+/// All units are taken. One process frees two and dies at `step`; what it freed is had by another at once, and stays his
+/// whoever recovers the dead one.
+pub fn a_unit_freed_by_the_dead_stays_with_whoever_takes_it(bounds: Bounds, step: u32) -> Explored {
+    let mut initial = Initial::from([(chunk_word_at(1, 0), chunk_word(Class::Block))]);
+    initial.extend((0..OWNERS_PER_CHUNK).map(|unit| (owner_at(1, 0, Class::Block, unit), live())));
+    explore(bounds, &initial, move |world: &World| {
+        let observer = attached(world, 3, 1, None);
+        let victim = attached(world, 0, 1, Some(step));
+        let (taker, recoverer) = (attached(world, 1, 1, None), attached(world, 2, 1, None));
+        let freed = unless_dead(free_two(&victim));
+        world.died(victim.process.is_dead());
+        victim.process.die();
+        world.start();
+        let recoverer = spawn(move || recover(&recoverer).map(|_| recoverer));
+        let (_taker, got) = allocate_and_keep(taker, Class::Block);
+        let first = recoverer.join().expect("the recoverer").map(|_| ());
+        world.end();
+        let second = recover(&observer);
+        if world.counts() {
+            assert_eq!((first, second.map(|_| ())), (Ok(()), Ok(())), "the dead one is not recovered ({got:?})");
+            match got.expect("alive") {
+                Ok((unit, holder)) => assert_is_its_own(&observer, 1, &unit, holder),
+                Err(error) => assert_eq!((error, freed), (Errno::NOSPC, None), "nothing is free"),
+            }
         }
     })
 }
