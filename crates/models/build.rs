@@ -76,8 +76,8 @@ const PLANTED: &[Planted] = &[
         name: "what_the_dead_did_is_stored_again",
         floor: Floor::Region,
         module: "lane",
-        from: "region.commit_exchange(offset, old, new, MustFence::nothing())?;",
-        to: "region.commit(offset, new, MustFence::nothing())?;",
+        from: "region.commit_exchange(offset & !FREES, old, new, MustFence::nothing())?;",
+        to: "let _ = old; region.commit(offset & !FREES, new, MustFence::nothing())?;",
     },
     Planted {
         name: "a_recoverer_does_not_look_at_the_slot_again",

@@ -343,7 +343,7 @@ impl FileSystem {
 
     fn free_word(&self, transaction: &mut Transaction<'_, '_>, owner_at: u64) -> Result<()> {
         let owner = Owner::decode(self.region().load(owner_at)?).ok_or(DAMAGED)?;
-        transaction.set(owner_at, owner.freed().encode())
+        transaction.set_free(owner_at, owner.freed().encode())
     }
 
     /// Whether a directory has no names. Its lock is held.

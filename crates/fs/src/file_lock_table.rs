@@ -273,7 +273,7 @@ impl FileSystem {
     pub(crate) fn remove_record(&self, lane: &Lane<'_>, inode: InodeId, record: &Record) -> Result<()> {
         let mut transaction = lane.begin();
         self.stage_link(&mut transaction, inode, record.link_at, record.next)?;
-        transaction.set(record.at, FREE)?;
+        transaction.set_free(record.at, FREE)?;
         transaction.commit(MustFence::nothing())
     }
 

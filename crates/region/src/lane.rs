@@ -13,7 +13,7 @@
 //! | 56 | 1 when the operation may own units that are linked nowhere |
 //! | 64..112 | offsets of the locks held or being taken |
 //! | 112..144 | offsets of sequence words that are odd while the transaction is applied |
-//! | 192.. | redo entries {offset, old, new} |
+//! | 192.. | redo entries {offset, and in its bit 0 whether the word frees something; old; new} |
 //!
 //! The transaction word is the commit: before it nothing has happened, after it everything will.
 
@@ -352,6 +352,10 @@ pub struct Transaction<'l, 'r> {
     guards: u64,
 }
 
+/// In the offset of an entry, which is a multiple of 8: from the moment that the word is applied, what it frees may be
+/// another's, and in a chunk of another class the word may be anything.
+const FREES: u64 = 1;
+
 fn entry_at(lane: u64, index: usize) -> u64 {
     lane + LANE_HEADER + index as u64 * 24
 }
@@ -373,7 +377,7 @@ impl Transaction<'_, '_> {
 
     fn staged(&self, offset: u64) -> Result<Option<usize>> {
         for index in (0..self.count).rev() {
-            if self.region().load(entry_at(self.lane.at, index))? == offset {
+            if self.region().load(entry_at(self.lane.at, index))? & !FREES == offset {
                 return Ok(Some(index));
             }
         }
@@ -391,6 +395,15 @@ impl Transaction<'_, '_> {
     /// Stages `value` for the word at `offset`. The word must be under a lock held by this lane, or in a unit owned by
     /// it. `NOBUFS` when the lane is full (a bug in the caller, which must split its work).
     pub fn set(&mut self, offset: u64, value: u64) -> Result<()> {
+        self.stage(offset, value, 0)
+    }
+
+    /// As [`Transaction::set`], for the word by which something becomes free: as soon as it is applied, it may be another's.
+    pub fn set_free(&mut self, offset: u64, value: u64) -> Result<()> {
+        self.stage(offset, value, FREES)
+    }
+
+    fn stage(&mut self, offset: u64, value: u64, frees: u64) -> Result<()> {
         let old = self.region().load(offset)?;
         if let Some(index) = self.staged(offset)? {
             let word = self.region().word(entry_at(self.lane.at, index) + 16)?;
@@ -401,7 +414,7 @@ impl Transaction<'_, '_> {
             return Err(Errno::NOBUFS);
         }
         let at = entry_at(self.lane.at, self.count);
-        for (field, value) in [(0, offset), (8, old), (16, value)] {
+        for (field, value) in [(0, offset | frees), (8, old), (16, value)] {
             self.region().word(at + field)?.store(value, Ordering::Relaxed);
         }
         self.count += 1;
@@ -480,7 +493,7 @@ fn apply(region: &Region, lane: u64, count: usize) -> Result<()> {
     each_guard(region, lane, true)?;
     for index in 0..count {
         let at = entry_at(lane, index);
-        region.commit(region.load(at)?, region.load(at + 16)?, MustFence::nothing())?;
+        region.commit(region.load(at)? & !FREES, region.load(at + 16)?, MustFence::nothing())?;
     }
     each_guard(region, lane, false)
 }
@@ -504,8 +517,8 @@ pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
     };
     for index in 0..count {
         let (offset, old, new) = entry(index)?;
-        let now = region.load(offset)?;
-        if now != old && now != new && !frees_a_unit(old, new) {
+        let now = region.load(offset & !FREES)?;
+        if now != old && now != new && offset & FREES == 0 {
             return Err(DAMAGED);
         }
     }
@@ -513,15 +526,9 @@ pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
     for index in 0..count {
         let (offset, old, new) = entry(index)?;
         // Exchanged, not stored: only what is as it was before. Nothing becomes that again: it is under a lock of the dead, or
-        // a unit's earlier generation.
-        region.commit_exchange(offset, old, new, MustFence::nothing())?;
+        // what was freed had an earlier generation, or a holder who is dead.
+        region.commit_exchange(offset & !FREES, old, new, MustFence::nothing())?;
     }
     each_guard(region, lane, false)?;
     region.commit(lane + TRANSACTION, 0, MustFence::nothing())
-}
-
-/// Whether an owner word is one that a transaction frees. From the moment that it was applied the unit may be anybody's, and
-/// in a chunk of another class its word may be anything.
-fn frees_a_unit(old: u64, new: u64) -> bool {
-    Owner::decode(old).is_some_and(|owner| !owner.is_free() && new == owner.freed().encode())
 }

@@ -120,7 +120,7 @@ fn free_two(region: &Region) -> Result<()> {
     for unit in [3, 5] {
         let at = owner_at(1, 0, Class::Block, unit);
         let owner = Owner::decode(region.load(at)?).expect("a word");
-        transaction.set(at, owner.freed().encode())?;
+        transaction.set_free(at, owner.freed().encode())?;
     }
     transaction.commit(MustFence::nothing())
 }
