@@ -31,6 +31,23 @@ struct Filled {
 /// Cuts of the file that a write begins anew for. A write that meets more of them counts as before the last one.
 const CUTS_TO_OUTLIVE: u32 = 64;
 
+/// A part of a write that is done under one announcement.
+#[derive(Clone, Copy)]
+struct Part {
+    at: u64,
+    end: u64,
+    /// The size word under which the parts before were published: a cut since then has taken them away.
+    since: Option<u64>,
+    after_cut: AfterCut,
+}
+
+/// What was written of a part: how much, what ended it, and the size word before it.
+struct Written {
+    count: u64,
+    outcome: Result<()>,
+    before: u64,
+}
+
 /// What becomes of a write whose file was cut meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AfterCut {
@@ -67,41 +84,46 @@ impl FileSystem {
             return Err(Errno::FBIG);
         }
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
-        let mut from = source.clone();
-        let mut at = offset;
+        let whole = source.clone();
+        let mut from = whole.clone();
+        let mut part = Part { at: offset, end, since: None, after_cut: AfterCut::Again };
         let mut room = Room::new();
         let mut cuts = 0;
         loop {
             *source = from.clone();
-            let after_cut = if cuts < CUTS_TO_OUTLIVE { AfterCut::Again } else { AfterCut::GiveUp };
-            match self.write_once(inode, source, at, end, after_cut) {
-                Ok(None) => (cuts, room) = (cuts + 1, Room::new()),
+            match self.write_once(inode, source, &part) {
+                Ok(None) => {
+                    (cuts, room, from) = (cuts + 1, Room::new(), whole.clone());
+                    let after_cut = if cuts < CUTS_TO_OUTLIVE { AfterCut::Again } else { AfterCut::GiveUp };
+                    part = Part { at: offset, end, since: None, after_cut };
+                }
                 // What was cut off this very file is in limbo while a write of it is announced, so the sweep comes between.
-                Ok(Some((count, Err(Errno::NOSPC)))) if room.make(self)? => {
+                Ok(Some(Written { count, outcome: Err(Errno::NOSPC), before }))
+                    if part.after_cut == AfterCut::Again && room.make(self)? =>
+                {
                     from.take(count as usize, |_, _, _, _| Ok(()))?;
-                    at += count;
+                    part = Part { at: part.at + count, since: Some(before), ..part };
                 }
                 Err(Errno::NOSPC) if room.make(self)? => {}
-                Ok(Some((count, _))) => return Ok(at + count - offset),
-                Err(_) if at > offset => return Ok(at - offset),
+                Ok(Some(written)) => return Ok(part.at + written.count - offset),
+                Err(_) if part.at > offset => return Ok(part.at - offset),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// How much was written and what ended it. `None` when the file was cut meanwhile and the write has to be done again.
-    fn write_once(
-        &self,
-        inode: InodeId,
-        source: &mut Source<'_, '_>,
-        offset: u64,
-        end: u64,
-        after_cut: AfterCut,
-    ) -> Result<Option<(u64, Result<()>)>> {
+    /// What was written. `None` when the file was cut meanwhile and the write has to be done again.
+    fn write_once(&self, inode: InodeId, source: &mut Source<'_, '_>, part: &Part) -> Result<Option<Written>> {
+        let &Part { at: offset, end, since, after_cut } = part;
         let lane = self.lane()?;
         lane.announce(inode.to_word(), offset, end)?;
         self.validate(inode)?;
         let before = self.begin_write(&lane, inode)?;
+        if since.is_some_and(|since| since >> 48 != before >> 48) {
+            // What was written before is cut off, and this would not be.
+            return Ok(None);
+        }
+        let written = |count, outcome| Some(Written { count, outcome, before });
         let mut write =
             Write { fs: self, lane: &lane, inode, pending: [const { None }; PENDING], count: 0, last: None };
         let mut at = offset;
@@ -132,21 +154,21 @@ impl FileSystem {
                 AfterCut::Again => Ok(None),
                 // All of it came before the cut.
                 AfterCut::GiveUp if self.field(inode, inode::SIZE)? >> 48 != before >> 48 => {
-                    Ok(Some((end - offset, Ok(()))))
+                    Ok(written(end - offset, Ok(())))
                 }
                 AfterCut::GiveUp => Err(Errno::AGAIN),
             };
         }
         if at == offset {
-            return outcome.map(|()| Some((0, Ok(()))));
+            return outcome.map(|()| written(0, Ok(())));
         }
         if self.wrote(inode, before, at)? {
-            return Ok(Some((at - offset, outcome)));
+            return Ok(written(at - offset, outcome));
         }
         // It counts as before the cut, or is done again under another announcement: either way nothing of it may lie beyond
         // the size without one.
         self.scrub(&lane, inode, offset, at)?;
-        Ok((after_cut == AfterCut::GiveUp).then_some((at - offset, outcome)))
+        Ok(written(at - offset, outcome).filter(|_| after_cut == AfterCut::GiveUp))
     }
 
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
