@@ -23,6 +23,8 @@ pub struct FileSystem {
     pub(crate) open_file_cursor: AtomicU32,
     /// Whether this process ever asked for a lock of its own on a file.
     pub(crate) process_locks: AtomicBool,
+    /// Checks under way: what closes and recovers then leaves inodes without links alone, whose names a check counts first.
+    pub(crate) checks: AtomicU32,
     pub(crate) claims: Option<Claims>,
 }
 
@@ -93,6 +95,7 @@ impl FileSystem {
             predecessors_done: AtomicBool::new(false),
             open_file_cursor: AtomicU32::new(0),
             process_locks: AtomicBool::new(false),
+            checks: AtomicU32::new(0),
             claims: None,
         }
     }

@@ -1,10 +1,11 @@
 //! The end of an inode: no name and no open file left.
 
+use crate::Result;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::map_word::{INDEX_WORDS, Target};
 use crate::truncate::{Pruner, TASK_RELEASE};
-use crate::{Errno, Result};
+use core::sync::atomic::Ordering;
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::BLOCK;
 use lifeboat_region::owner::{Kind, Owner};
@@ -13,9 +14,9 @@ use lifeboat_region::{DAMAGED, MustFence};
 
 impl FileSystem {
     /// Takes an inode apart if it has no name and nobody has it open. The inode is locked; it is unlocked when taken
-    /// apart.
+    /// apart. Its word for that counts; but not for a check, which counts names first.
     pub(crate) fn release_if_unused(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
-        if self.links(inode)? != 0 {
+        if self.links(inode)? != 0 || self.checks.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         if self.field(inode, inode::OPENS)? != 0 && self.is_open(inode)? {
@@ -26,10 +27,14 @@ impl FileSystem {
 
     /// Frees everything that a nameless inode has, then the inode. Goes on where a killed one stopped.
     pub(crate) fn take_apart(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        let mode = self.mode(inode)?;
+        // Nothing is made in a directory without a name: if it has names itself, then its count of links is what is wrong.
+        if mode & inode::TYPE_MASK == inode::DIRECTORY && !self.is_empty_directory(inode)? {
+            return Err(DAMAGED);
+        }
         lane.set_task(TASK_RELEASE, inode.to_word())?;
         // Whoever had a lock has no descriptor any more.
         self.remove_where(lane, inode, |_| true)?;
-        let mode = self.mode(inode)?;
         self.remove_kernel_node_of(inode, mode);
         let mut pruner = Pruner::new(self, lane, inode);
         match mode & inode::TYPE_MASK {
@@ -63,8 +68,7 @@ impl FileSystem {
                 }
                 pruner.unlink(Class::Cell, node, link_at, 0)
             }
-            // A name in a directory that was found empty: not ours to throw away.
-            Target::Entry(_) => Err(Errno::NOTEMPTY),
+            // A name in a directory that was found empty is not ours to throw away.
             _ => Err(DAMAGED),
         }
     }

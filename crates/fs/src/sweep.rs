@@ -140,6 +140,16 @@ impl FileSystem {
     }
 
     fn sweep_all(&self) -> Result<Swept> {
+        self.sweep_with(&mut |_| true)
+    }
+
+    /// As [`FileSystem::sweep`], but of the inodes that say they have no links only those are freed that `is_nameless`
+    /// says are.
+    pub(crate) fn sweep_where(&self, is_nameless: &mut dyn FnMut(InodeId) -> bool) -> Result<u64> {
+        self.sweep_with(is_nameless).map(|swept| swept.freed)
+    }
+
+    fn sweep_with(&self, is_nameless: &mut dyn FnMut(InodeId) -> bool) -> Result<Swept> {
         recovery::recover_all(self.region(), self)?;
         let lane = self.lane()?;
         lane.lock(SWEEP_LOCK, self)?;
@@ -149,11 +159,11 @@ impl FileSystem {
         let mut swept = Swept { freed: 0, awaited: 0 };
         space::each_unit(self.region(), |unit, owner| {
             match (owner.state, owner.kind) {
-                (State::Limbo, _) => self.leave_limbo(&unit, owner, &mut swept)?,
+                (State::Limbo, _) => unless_damaged(self.leave_limbo(&unit, owner, &mut swept))?,
                 (State::Live, Kind::Inode) if unit.class == Class::Cell => {
                     let inode = InodeId::new(unit.at / CELL, owner.generation);
                     if self.links(inode) == Ok(0) {
-                        swept.freed += self.release_orphan(inode)? as u64;
+                        swept.freed += unless_damaged(self.release_orphan(inode, is_nameless))? as u64;
                     }
                 }
                 _ => {}
@@ -191,16 +201,24 @@ impl FileSystem {
         Ok(())
     }
 
-    fn release_orphan(&self, inode: InodeId) -> Result<bool> {
+    fn release_orphan(&self, inode: InodeId, is_nameless: &mut dyn FnMut(InodeId) -> bool) -> Result<bool> {
         let lane = self.lane()?;
         match self.lock_inode(&lane, inode) {
             Err(Errno::STALE) => return Ok(false),
             other => other?,
         }
-        if self.links(inode)? != 0 || self.is_open(inode)? {
+        if self.links(inode)? != 0 || self.is_open(inode)? || !is_nameless(inode) {
             return Ok(false);
         }
         self.take_apart(&lane, inode).map(|()| true)
+    }
+}
+
+/// What is damaged stays as it is, for a check to name: it keeps nobody from sweeping what is whole.
+fn unless_damaged<T: Default>(result: Result<T>) -> Result<T> {
+    match result {
+        Err(Errno::UCLEAN | Errno::DEADLK | Errno::STALE) => Ok(T::default()),
+        other => other,
     }
 }
 

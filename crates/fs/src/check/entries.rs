@@ -60,6 +60,14 @@ impl Entry {
 }
 
 impl Walk<'_> {
+    /// The entries of a directory; nothing of other inodes.
+    pub(super) fn names_in(&mut self, inode: InodeId) -> Result<()> {
+        if self.fs.is_directory(inode)? {
+            return self.directory(inode, inode.at() + inode::ROOT, 0, 0, &mut 0);
+        }
+        Ok(())
+    }
+
     pub(super) fn directory(&mut self, dir: InodeId, at: u64, depth: u32, path: u64, names: &mut u64) -> Result<()> {
         match self.word(dir, at, Place::Directory(depth))? {
             Some(Target::Index(node, _)) => {

@@ -4,6 +4,9 @@
 //! judges. The words that refer and the owner words of what they refer to say the same thing twice, so one flipped bit in
 //! either is found, and can be flipped back if exactly one word that differs in one bit fits. Counts are compared last,
 //! and only where nothing is missing; what nobody refers to is freed only if whoever it belonged to is whole, or gone for good.
+//!
+//! A check never destroys what a name leads to. So it believes no count of links that says "none" before it has looked where
+//! all names lead: the inode is freed only if none leads to it; else its count is wrong, and is counted again.
 
 mod contents;
 mod counts;
@@ -15,6 +18,7 @@ use crate::file_system::FileSystem;
 use crate::inode::InodeId;
 use crate::types::Caller;
 use crate::{Errno, Result};
+use core::sync::atomic::Ordering;
 pub use finding::{Fault, Finding, Remedy};
 use lifeboat_region::image;
 use lifeboat_region::layout::{CELL, CHUNK, ENTRY};
@@ -86,9 +90,26 @@ struct Walk<'w> {
     summary: CheckSummary,
 }
 
+/// While it lives, this process takes nothing apart for its count of links alone.
+struct Sparing<'f>(&'f FileSystem);
+
+impl<'f> Sparing<'f> {
+    fn begin(fs: &'f FileSystem) -> Sparing<'f> {
+        fs.checks.fetch_add(1, Ordering::Relaxed);
+        Sparing(fs)
+    }
+}
+
+impl Drop for Sparing<'_> {
+    fn drop(&mut self) {
+        self.0.checks.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Walks the whole region and changes nothing but what a sweep reclaims. Other processes should be at rest: what they are
 /// changing may look wrong.
 pub fn check(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary> {
+    let _sparing = Sparing::begin(fs);
     let reclaimed = sweep(fs)?;
     let mut walk = Walk::new(fs, false, report)?;
     walk.summary.reclaimed = reclaimed;
@@ -99,6 +120,7 @@ pub fn check(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<CheckSu
 /// Repairs what has exactly one right answer; reports what it repaired, and answers how often. While another process is
 /// attached only superblock copies are repaired: anything else may be what that process is about to change.
 pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
+    let _sparing = Sparing::begin(fs);
     let mut repaired = 0;
     for _ in 0..ROUNDS {
         sweep(fs)?;
@@ -120,12 +142,26 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
     Ok(repaired)
 }
 
-/// What cannot be swept because of damage, the walk says.
+/// Sweeps, and frees inodes that say they have no links after looking whether names lead to them. What cannot be swept because
+/// of damage, the walk says.
 fn sweep(fs: &FileSystem) -> Result<u64> {
-    match fs.sweep() {
+    let swept = |result| match result {
         Err(Errno::UCLEAN | Errno::DEADLK | Errno::STALE) => Ok(0),
         other => other,
+    };
+    let mut any = false;
+    let mut freed = swept(fs.sweep_where(&mut |_| {
+        any = true;
+        false
+    }))?;
+    if any {
+        let mut unheard = |_| ();
+        let mut walk = Walk::new(fs, false, &mut unheard)?;
+        if walk.sees_all_names()? {
+            freed += swept(fs.sweep_where(&mut |inode| !walk.named.has_bit(inode.number())))?;
+        }
     }
+    Ok(freed)
 }
 
 /// Names inodes that have none, by their numbers, in `lost+found`.
@@ -217,6 +253,16 @@ impl<'w> Walk<'w> {
             return Ok(());
         }
         self.unreferenced()
+    }
+
+    /// Notes which inodes names lead to. False when something is damaged that may hide a name.
+    fn sees_all_names(&mut self) -> Result<bool> {
+        self.root()?;
+        self.each_live_inode(Walk::names_in)?;
+        self.chunks()?;
+        self.phase = Phase::Judge;
+        self.each_live_inode(Walk::names_in)?;
+        Ok(self.names_whole && !self.any_broken)
     }
 
     /// Reports a fault; while mending, does something about it if there is one right answer.

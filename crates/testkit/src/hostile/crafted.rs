@@ -21,7 +21,7 @@ const ATTRIBUTES: u64 = 144;
 
 fn case(what: impl Into<String>, words: &[(u64, u64)]) -> Case {
     let bytes = words.iter().map(|(at, word)| (*at, word.to_le_bytes().to_vec())).collect();
-    Case { what: what.into(), place: "crafted", bytes, one_bit: false }
+    Case { what: what.into(), place: "crafted", bytes, one_bit: false, says_no_links: None }
 }
 
 /// An index node of height 1 at this offset, as a map word.
@@ -29,15 +29,18 @@ fn index(at: u64, height: u64) -> u64 {
     5 | height << 4 | (at >> 6) << 24
 }
 
-/// Cases about the inodes of the population.
-pub fn cases(files: &FileSystem) -> Vec<Case> {
+/// The links word whose halves agree that there are none.
+const NO_LINKS: u64 = !(u32::MAX as u64);
+
+/// Cases about the inodes of the population: those that are never left out, thought out one by one, and the others.
+pub fn cases(files: &FileSystem) -> (Vec<Case>, Vec<Case>) {
     let volume = RegionVolume::over(files, b"").expect("the root");
     let at = |path: &str| volume.stat(None, path.as_bytes(), false).expect("stat").number * CELL;
     let word = |at: u64| files.region().load(at).expect("a word");
     let (root, many, deep, er) = (files.root().number() * CELL, at("many"), at("deep"), at("deep/er"));
     let (small, extent, large, sparse) = (at("small"), at("extent"), at("large"), at("sparse"));
     let node = |at: u64| (word(at + ROOT) >> 24) << 6;
-    let mut found = vec![
+    let mut always = vec![
         case("a directory's index leads to itself", &[(node(many), index(node(many), 2))]),
         case("a directory's index leads to its own inode", &[(many + ROOT, index(many, 1))]),
         case("a directory has another's index", &[(deep + ROOT, word(many + ROOT))]),
@@ -61,9 +64,15 @@ pub fn cases(files: &FileSystem) -> Vec<Case> {
         case("a directory that is always being changed", &[(many + SEQUENCE, u64::MAX)]),
         case("a file that is always being cut", &[(large + SEQUENCE, 1)]),
     ];
+    let mut found = Vec::new();
     for (name, inode) in [("a file", large), ("a directory", many), ("the root", root)] {
-        for value in [0, 1, u64::MAX, 1 << 63, u64::from(u32::MAX), !(u64::from(u32::MAX))] {
-            found.push(case(format!("{name} has {value:#x} links"), &[(inode + LINKS, value)]));
+        let no_links = case(format!("{name} has no links"), &[(inode + LINKS, NO_LINKS)]);
+        let path = if inode == large { "large" } else { "a directory" };
+        always.push(Case { says_no_links: Some(path), ..no_links });
+        for value in [0, 1, u64::MAX, 1 << 63, u64::from(u32::MAX), NO_LINKS] {
+            if value != NO_LINKS {
+                found.push(case(format!("{name} has {value:#x} links"), &[(inode + LINKS, value)]));
+            }
             found.push(case(format!("{name} has the size word {value:#x}"), &[(inode + FILE_SIZE, value)]));
             found.push(case(format!("{name} has {value:#x} blocks"), &[(inode + BLOCKS, value)]));
             found.push(case(format!("{name} has the mode {value:#x}"), &[(inode + MODE, value)]));
@@ -73,14 +82,20 @@ pub fn cases(files: &FileSystem) -> Vec<Case> {
         }
     }
     found.extend(entries(files, many));
-    found
+    (always, found)
+}
+
+/// Offsets of the words of a directory's index that lead to chains.
+fn heads(files: &FileSystem, dir: u64) -> Vec<u64> {
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let node = (word(dir + ROOT) >> 24) << 6;
+    (0..32).map(|child| node + child * 8).filter(|at| word(*at) & 15 == 6).collect()
 }
 
 /// Chains that lead in rings or away.
 fn entries(files: &FileSystem, dir: u64) -> Vec<Case> {
     let word = |at: u64| files.region().load(at).expect("a word");
-    let node = (word(dir + ROOT) >> 24) << 6;
-    let heads: Vec<u64> = (0..32).map(|child| node + child * 8).filter(|at| word(*at) & 15 == 6).collect();
+    let heads = heads(files, dir);
     let entry = |head: u64| (word(head) >> 24) << 6;
     let mut found = Vec::new();
     for pair in heads.windows(2).take(4) {
@@ -117,6 +132,7 @@ pub fn fills(places: &[Place], random: &mut Random) -> Vec<Case> {
                 place: "fill",
                 bytes,
                 one_bit: false,
+                says_no_links: None,
             });
         }
     }

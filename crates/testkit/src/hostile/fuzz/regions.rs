@@ -51,7 +51,13 @@ impl Regions {
 
 impl Target for Regions {
     fn run(&mut self, input: &[u8]) -> Result<(), String> {
-        let case = Case { what: "a region".into(), place: "fuzz", bytes: self.decode(input), one_bit: false };
+        let case = Case {
+            what: "a region".into(),
+            place: "fuzz",
+            bytes: self.decode(input),
+            one_bit: false,
+            says_no_links: None,
+        };
         let (_, faults) = run(&self.population, &case);
         faults.into_iter().next().map_or(Ok(()), Err)
     }
