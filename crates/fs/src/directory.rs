@@ -140,7 +140,7 @@ impl FileSystem {
     }
 
     /// Walks to the leaf word for `key`; answers its offset and depth.
-    fn leaf(&self, dir: InodeId, key: u64, read: &dyn Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
+    pub(crate) fn leaf(&self, dir: InodeId, key: u64, read: &dyn Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
         let mut at = dir.at() + inode::ROOT;
         let mut depth = 0;
         while let Target::Index(node, height) = Target::decode(read(at)?)? {

@@ -202,7 +202,7 @@ impl Walk<'_> {
     }
 
     /// Something that the word in `place` should lead to is not reached.
-    fn lose(&mut self, inode: InodeId, place: Place) {
+    pub(super) fn lose(&mut self, inode: InodeId, place: Place) {
         self.break_inode(inode.number());
         if matches!(place, Place::Directory(_) | Place::Chain) {
             self.names_whole = false;
@@ -218,11 +218,23 @@ impl Walk<'_> {
         self.lose(inode, place);
         let word = self.region().load(at)?;
         let region = self.region();
+        if matches!(place, Place::Directory(_) | Place::Chain)
+            && let Some(entry) = self.entry_behind(inode, word)?
+            && self.belongs_behind(inode, at, place, entry)?
+        {
+            // It is the other word that leads to the entry which is wrong.
+            return self.name(fault);
+        }
         let right = flipped_back(word, |candidate| {
             let Ok(target) = Target::decode(candidate) else { return Ok(false) };
             let Some(to) = place.admits(target) else { return Ok(false) };
             let Ok(owner_at) = space::find_owner(region, to.class, to.at) else { return Ok(false) };
             let fits = belongs(region.load(owner_at)?, to.kind, inode.number()) && !self.marks.has_bit(to.at / ENTRY);
+            if let Target::Entry(entry) = target
+                && fits
+            {
+                return self.belongs_behind(inode, at, place, entry);
+            }
             // A cell of attributes may be the block, or a node that leads to it.
             Ok(fits && (place != Place::Attributes || AttributeBlock::load(self.fs, inode, candidate).is_ok()))
         })?;

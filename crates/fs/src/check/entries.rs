@@ -1,5 +1,6 @@
 //! Directories: their indices, the chains of entries, and what the entries say.
 
+use super::chains::Chain;
 use super::contents::{Place, belongs};
 use super::{Fault, Phase, Remedy, Walk, flipped_back};
 use crate::directory::{CHILD, INFO, KEY, NAME, NAME_INLINE, NEXT, ORDINALS, digit, sealed_info};
@@ -9,11 +10,11 @@ use crate::{NAME_LONGEST, Result};
 use lifeboat_region::layout::ENTRY;
 use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::{self, ChunkState, Class};
-use lifeboat_region::{DAMAGED, MustFence};
+use lifeboat_region::{DAMAGED, MustFence, Region};
 
 /// An entry's words, and where it is.
 #[derive(Clone, Copy)]
-struct Entry {
+pub(super) struct Entry {
     dir: InodeId,
     at: u64,
     /// Offset of the word that refers to it.
@@ -27,6 +28,24 @@ struct Entry {
 const FIELDS: [u64; 3] = [KEY, CHILD, INFO];
 
 impl Entry {
+    /// The entry at `at`, which the word at `link_at` refers to, with depth and digits of the chain.
+    pub(super) fn load(
+        region: &Region,
+        dir: InodeId,
+        at: u64,
+        link_at: u64,
+        (depth, path): (u32, u64),
+    ) -> Result<Entry> {
+        let word = |field| region.load(at + field);
+        Ok(Entry { dir, at, link_at, depth, path, words: [word(KEY)?, word(CHILD)?, word(INFO)?] })
+    }
+
+    /// The entry as if it were met where its key leads.
+    pub(super) fn where_its_key_leads(mut self) -> Entry {
+        (self.depth, self.path) = (0, 0);
+        self
+    }
+
     fn key(&self) -> u64 {
         self.words[0]
     }
@@ -53,7 +72,7 @@ impl Entry {
     }
 
     /// Whether the key leads to where the entry is.
-    fn is_in_place(&self) -> bool {
+    pub(super) fn is_in_place(&self) -> bool {
         let digits = (0..self.depth).fold(0, |path, depth| path << 5 | digit(self.key(), depth));
         self.key() >> 63 == 0 && digits == self.path
     }
@@ -69,6 +88,10 @@ impl Walk<'_> {
     }
 
     pub(super) fn directory(&mut self, dir: InodeId, at: u64, depth: u32, path: u64, names: &mut u64) -> Result<()> {
+        let chain = Chain { dir, head_at: at, depth, path };
+        if self.phase == Phase::Judge && self.leads_astray(&chain, at)? {
+            return Ok(());
+        }
         match self.word(dir, at, Place::Directory(depth))? {
             Some(Target::Index(node, _)) => {
                 for index in 0..INDEX_WORDS {
@@ -76,32 +99,26 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
-            Some(Target::Entry(first)) => self.chain(dir, at, first, (depth, path), names),
+            Some(Target::Entry(first)) => self.chain(&chain, first, names),
             _ => Ok(()),
         }
     }
 
-    fn chain(
-        &mut self,
-        dir: InodeId,
-        head_at: u64,
-        first: u64,
-        (depth, path): (u32, u64),
-        names: &mut u64,
-    ) -> Result<()> {
-        let (mut link_at, mut at) = (head_at, first);
+    fn chain(&mut self, chain: &Chain, first: u64, names: &mut u64) -> Result<()> {
+        let (mut link_at, mut at) = (chain.head_at, first);
         loop {
-            let word = |field| self.region().load(at + field);
-            let words = [word(KEY)?, word(CHILD)?, word(INFO)?];
-            let entry = Entry { dir, at, link_at, depth, path, words };
+            let entry = Entry::load(self.region(), chain.dir, at, link_at, (chain.depth, chain.path))?;
             match self.phase {
                 Phase::Mark => self.note_entry(&entry),
                 Phase::Judge => self.judge_entry(&entry)?,
             }
             *names += 1;
             link_at = at + NEXT;
+            if self.phase == Phase::Judge && self.leads_astray(chain, link_at)? {
+                return Ok(());
+            }
             // Ends at the latest when an entry is met twice.
-            match self.word(dir, link_at, Place::Chain)? {
+            match self.word(chain.dir, link_at, Place::Chain)? {
                 Some(Target::Entry(next)) => at = next,
                 _ => return Ok(()),
             }
@@ -185,7 +202,7 @@ impl Walk<'_> {
     }
 
     /// Whether everything about an entry agrees.
-    fn is_whole(&self, entry: &Entry) -> Result<bool> {
+    pub(super) fn is_whole(&self, entry: &Entry) -> Result<bool> {
         Ok(entry.sum_is_right()
             && entry.is_in_place()
             && self.name_fits(entry)?

@@ -8,6 +8,7 @@
 //! A check never destroys what a name leads to. So it believes no count of links that says "none" before it has looked where
 //! all names lead: the inode is freed only if none leads to it; else its count is wrong, and is counted again.
 
+mod chains;
 mod contents;
 mod counts;
 mod entries;

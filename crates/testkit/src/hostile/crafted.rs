@@ -81,6 +81,7 @@ pub fn cases(files: &FileSystem) -> (Vec<Case>, Vec<Case>) {
             found.push(case(format!("{name} has type {kind}"), &[(inode + MODE, kind << 12 | 0o644)]));
         }
     }
+    always.extend(ring_beside_lost_entries(files, many));
     found.extend(entries(files, many));
     (always, found)
 }
@@ -90,6 +91,22 @@ fn heads(files: &FileSystem, dir: u64) -> Vec<u64> {
     let word = |at: u64| files.region().load(at).expect("a word");
     let node = (word(dir + ROOT) >> 24) << 6;
     (0..32).map(|child| node + child * 8).filter(|at| word(*at) & 15 == 6).collect()
+}
+
+/// Two chains in a ring whose second entries, to which nothing leads any more, are a bit away from what leads to the first: a
+/// repair that flips bits back without asking where entries belong loses one that was found.
+fn ring_beside_lost_entries(files: &FileSystem, dir: u64) -> Option<Case> {
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let entry = |link: u64| (word(link) >> 24) << 6;
+    let heads: Vec<u64> = heads(files, dir).into_iter().filter(|head| word(entry(*head)) & 15 == 6).collect();
+    let pairs = heads.iter().flat_map(|one| heads.iter().map(move |other| (*one, *other)));
+    let is_near =
+        |(one, other): &(u64, u64)| [*one, *other].iter().any(|to| (word(entry(*other)) ^ word(*to)).count_ones() == 1);
+    let (one, other) = pairs.filter(|(one, other)| one < other).find(is_near)?;
+    Some(case(
+        "two chains in a ring beside entries that they lost",
+        &[(entry(one), word(other)), (entry(other), word(one))],
+    ))
 }
 
 /// Chains that lead in rings or away.
