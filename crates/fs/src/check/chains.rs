@@ -8,13 +8,17 @@
 
 use super::contents::{Place, belongs};
 use super::entries::Entry;
-use super::{Fault, Remedy, Walk};
+use super::{ADOPTED, Fault, Remedy, Walk};
+use crate::NAME_LONGEST;
 use crate::Result;
-use crate::directory::{KEY, NEXT};
+use crate::directory::{CHILD, KEY, NEXT};
+use crate::file_system::FileSystem;
 use crate::inode::InodeId;
 use crate::map_word::Target;
-use lifeboat_region::layout::ENTRY;
-use lifeboat_region::owner::Kind;
+use crate::types::Caller;
+use lifeboat_region::DAMAGED;
+use lifeboat_region::layout::{CELL, ENTRY};
+use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::{self, ChunkState, Class};
 
 /// Entries behind a word that are looked at; with more there is no repair.
@@ -53,6 +57,27 @@ pub(super) struct Chain {
     pub(super) head_at: u64,
     pub(super) depth: u32,
     pub(super) path: u64,
+}
+
+/// A whole entry that nothing leads to, and its directory.
+#[derive(Clone, Copy)]
+pub(super) struct LostName {
+    dir: InodeId,
+    at: u64,
+}
+
+impl LostName {
+    /// Names the inode as the entry says. The entry itself is found as lost the next time, and freed.
+    pub(super) fn give_back(&self, fs: &FileSystem, who: &Caller<'_>, inode: InodeId) -> Result<()> {
+        let mut name = [0; NAME_LONGEST];
+        let (length, _, _) = fs.entry(self.dir, self.at, &mut name)?;
+        let name = &name[..length as usize];
+        // A name, not a path.
+        if name.contains(&b'/') || name.contains(&0) {
+            return Err(DAMAGED);
+        }
+        fs.link(who, inode, self.dir, name)
+    }
 }
 
 /// A word as if it said something else.
@@ -188,6 +213,43 @@ impl Walk<'_> {
             })?;
         }
         Ok(fits.then_some(lost))
+    }
+
+    /// For each of these inodes, which have no name, the only entry that nothing leads to and that says how it was called.
+    pub(super) fn lost_names(&self, nameless: &[Option<InodeId>; ADOPTED]) -> Result<[Option<LostName>; ADOPTED]> {
+        let (region, mut lost, mut twice) = (self.region(), [None; ADOPTED], [false; ADOPTED]);
+        if nameless.iter().all(Option::is_none) {
+            return Ok(lost);
+        }
+        for chunk in 0..region.geometry().chunks as u32 {
+            let ChunkState::Used(Class::Entry) = space::chunk(region, chunk)?.1 else { continue };
+            space::each_unit_of(region, chunk, Class::Entry, |unit, word| {
+                let child = InodeId::from_word(region.load(unit.at + CHILD)?);
+                let Some(index) = nameless.iter().position(|inode| *inode == Some(child)) else { return Ok(()) };
+                if let Some(dir) = self.directory_of(word)?
+                    && !self.marks.has_bit(unit.at / ENTRY)
+                    && self.is_whole(&Entry::load(region, dir, unit.at, 0, (0, 0))?)?
+                {
+                    twice[index] |= lost[index].replace(LostName { dir, at: unit.at }).is_some();
+                }
+                Ok(())
+            })?;
+        }
+        for (lost, _) in lost.iter_mut().zip(twice).filter(|(_, twice)| *twice) {
+            *lost = None;
+        }
+        Ok(lost)
+    }
+
+    /// The directory that an entry with this owner word belongs to.
+    fn directory_of(&self, word: u64) -> Result<Option<InodeId>> {
+        let Some(number) = Owner::decode(word).map(|owner| owner.holder as u64) else { return Ok(None) };
+        let Ok(owner_at) = space::find_owner(self.region(), Class::Cell, number * CELL) else { return Ok(None) };
+        let Some(cell) = Owner::decode(self.region().load(owner_at)?) else { return Ok(None) };
+        let dir = InodeId::new(number, cell.generation);
+        let is_there =
+            belongs(word, Kind::Entry, number) && self.fs.validate(dir).is_ok() && self.fs.is_directory(dir)?;
+        Ok(is_there.then_some(dir))
     }
 
     /// The first of lost entries, of which each leads to the next and the last to nothing; `Some(None)` when there are none, `None`

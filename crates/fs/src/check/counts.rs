@@ -35,9 +35,14 @@ impl Walk<'_> {
         let root = self.fs.root();
         let region = self.region();
         let chunk = space::chunk_of(region, root.at()).unwrap_or(0);
-        if space::chunk(region, chunk)?.1 == ChunkState::Damaged {
+        let (chunk_at, said) = space::chunk(region, chunk)?;
+        if said == ChunkState::Damaged {
             self.vote(chunk, Class::Cell);
             return Ok(());
+        }
+        if said != ChunkState::Used(Class::Cell) {
+            let right = space::chunk_word(Some(Class::Cell));
+            return self.find_word(Fault::Chunk(chunk_at), Remedy::Recompute, chunk_at, right);
         }
         let owner_at = space::find_owner(region, Class::Cell, root.at())?;
         if region.load(owner_at)? != inode_owner(root) {

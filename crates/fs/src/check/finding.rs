@@ -86,7 +86,7 @@ pub enum Remedy {
     RemoveName,
     /// The checksum is called unknown; the bytes stay.
     CallUnknown,
-    /// It gets a name in `lost+found`.
+    /// It gets its name back, or one in `lost+found`.
     GiveName,
 }
 
@@ -114,7 +114,7 @@ impl Remedy {
             Remedy::Free => "repair frees it",
             Remedy::RemoveName => "repair removes the name",
             Remedy::CallUnknown => "repair calls the checksum unknown",
-            Remedy::GiveName => "repair names it in lost+found",
+            Remedy::GiveName => "repair gives it its name back, or one in lost+found",
         }
     }
 }

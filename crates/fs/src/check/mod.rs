@@ -19,6 +19,7 @@ use crate::file_system::FileSystem;
 use crate::inode::InodeId;
 use crate::types::Caller;
 use crate::{Errno, Result};
+use chains::LostName;
 use core::sync::atomic::Ordering;
 pub use finding::{Fault, Finding, Remedy};
 use lifeboat_region::image;
@@ -133,8 +134,9 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
         let mut walk = Walk::new(fs, true, &mut mended)?;
         walk.round()?;
         let (nameless, done) = (walk.nameless, walk.mended);
+        let lost = walk.lost_names(&nameless)?;
         drop(walk);
-        let adopted = adopt(fs, &nameless)?;
+        let adopted = adopt(fs, &nameless, &lost)?;
         if done + adopted == 0 {
             break;
         }
@@ -165,13 +167,20 @@ fn sweep(fs: &FileSystem) -> Result<u64> {
     Ok(freed)
 }
 
-/// Names inodes that have none, by their numbers, in `lost+found`.
-fn adopt(fs: &FileSystem, nameless: &[Option<InodeId>]) -> Result<u64> {
+/// Names inodes that have none: as they were called, if an entry is left that says so, or by their numbers in `lost+found`.
+fn adopt(fs: &FileSystem, nameless: &[Option<InodeId>], lost: &[Option<LostName>]) -> Result<u64> {
     const PLACE: &[u8] = b"lost+found";
     let uid = rustix::process::geteuid().as_raw();
     let who = Caller { uid, gid: rustix::process::getegid().as_raw(), groups: &[], umask: 0o077, checked: true };
     let mut count = 0;
-    for &inode in nameless.iter().flatten() {
+    for (inode, lost) in nameless.iter().zip(lost) {
+        let Some(inode) = *inode else { continue };
+        if let Some(lost) = lost
+            && lost.give_back(fs, &who, inode).is_ok()
+        {
+            count += 1;
+            continue;
+        }
         match fs.mkdir(&who, fs.root(), PLACE, 0o700) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(Errno::NOSPC) => return Ok(count),

@@ -81,6 +81,10 @@ pub fn cases(files: &FileSystem) -> (Vec<Case>, Vec<Case>) {
             found.push(case(format!("{name} has type {kind}"), &[(inode + MODE, kind << 12 | 0o644)]));
         }
     }
+    let zeros = |start: u64, count: u64| (0..count).map(|index| (start + index * 8, 0)).collect::<Vec<_>>();
+    let g = files.region().geometry();
+    always.push(case("a directory's inode is all zeros", &zeros(many, CELL / 8)));
+    always.push(case("no chunk is used", &zeros(g.chunk_words_at, g.chunks)));
     always.extend(ring_beside_lost_entries(files, many));
     found.extend(entries(files, many));
     (always, found)
