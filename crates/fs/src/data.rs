@@ -238,7 +238,14 @@ impl Write<'_, '_> {
         }
         let fs = self.fs;
         let last = self.last;
-        let unit = fs.allocate_extent(self.lane, extent, end, last)?;
+        let unit = match fs.allocate_extent(self.lane, extent, end, last) {
+            // Without waiting: what this very file lost stays as long as this write is announced.
+            Err(Errno::NOSPC) => {
+                fs.sweep()?;
+                fs.allocate_extent(self.lane, extent, end, last)?
+            }
+            other => other?,
+        };
         let mut crc = 0;
         let copied = source.take(EXTENT as usize, |piece, skip, length, done| {
             let (fence, next) = fs.region().copy_in_checksum(unit.at + done, piece, skip, length, crc)?;
