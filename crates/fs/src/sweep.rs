@@ -215,7 +215,7 @@ impl FileSystem {
 }
 
 /// What is damaged stays as it is, for a check to name: it keeps nobody from sweeping what is whole.
-fn unless_damaged<T: Default>(result: Result<T>) -> Result<T> {
+pub(crate) fn unless_damaged<T: Default>(result: Result<T>) -> Result<T> {
     match result {
         Err(Errno::UCLEAN | Errno::DEADLK | Errno::STALE) => Ok(T::default()),
         other => other,

@@ -17,6 +17,7 @@ mod tables;
 
 use crate::file_system::FileSystem;
 use crate::inode::InodeId;
+use crate::sweep::unless_damaged;
 use crate::types::Caller;
 use crate::{Errno, Result};
 use chains::LostName;
@@ -148,12 +149,8 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
 /// Sweeps, and frees inodes that say they have no links after looking whether names lead to them. What cannot be swept because
 /// of damage, the walk says.
 fn sweep(fs: &FileSystem) -> Result<u64> {
-    let swept = |result| match result {
-        Err(Errno::UCLEAN | Errno::DEADLK | Errno::STALE) => Ok(0),
-        other => other,
-    };
     let mut any = false;
-    let mut freed = swept(fs.sweep_where(&mut |_| {
+    let mut freed = unless_damaged(fs.sweep_where(&mut |_| {
         any = true;
         false
     }))?;
@@ -161,7 +158,7 @@ fn sweep(fs: &FileSystem) -> Result<u64> {
         let mut unheard = |_| ();
         let mut walk = Walk::new(fs, false, &mut unheard)?;
         if walk.sees_all_names()? {
-            freed += swept(fs.sweep_where(&mut |inode| !walk.named.has_bit(inode.number())))?;
+            freed += unless_damaged(fs.sweep_where(&mut |inode| !walk.named.has_bit(inode.number())))?;
         }
     }
     Ok(freed)
