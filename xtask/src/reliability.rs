@@ -4,7 +4,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::run::Running;
 use crate::steps;
-use crate::tables::put_rows;
+use crate::tables::{Extent, put_rows};
 use crate::workspace::{self, Workspace};
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,8 @@ pub fn run(options: &Options) -> Outcome {
     if rows.is_empty() {
         return Err(Failure::new("no harness has this in its name; without --only all are run"));
     }
-    put_rows(&workspace, (BEGIN, END), &format!("| harness | figures |\n|---|---|\n{rows}"), NOTE)?;
+    let table = format!("| harness | figures |\n|---|---|\n{rows}");
+    put_rows(&workspace, (BEGIN, END), &table, Extent::of(&options.only), NOTE)?;
     if options.without_steps || options.only.is_some() {
         Ok(())
     } else {

@@ -2,7 +2,7 @@
 
 use crate::failure::{Context, Failure, Outcome};
 use crate::processes;
-use crate::tables::put_rows;
+use crate::tables::{Extent, put_rows};
 use crate::workspace::{self, Workspace};
 use std::process::Stdio;
 
@@ -50,5 +50,6 @@ pub fn run(options: &Options) -> Outcome {
     if !output.status.success() {
         return Err(Failure::new("an operation does not survive every kill; the lines above say when"));
     }
-    put_rows(&workspace, (BEGIN, END), &table, NOTE)
+    let note = format!("{NOTE} The last run's seed: {}.", options.seed);
+    put_rows(&workspace, (BEGIN, END), &table, Extent::of(&options.only), &note)
 }

@@ -1,4 +1,5 @@
-//! The tables of docs/reliability.md that commands write. A run of a part replaces the rows of that part.
+//! The tables of docs/reliability.md that commands write. A run of everything replaces the table, a run of a part the rows of
+//! that part.
 
 use crate::failure::{Context, Failure, Outcome};
 use crate::workspace::Workspace;
@@ -11,15 +12,29 @@ const ALL: &str = "all";
 /// A column of which the largest figure counts, not the sum.
 const LONGEST: &str = "longest";
 
-/// Puts the rows of `table` into the one between two marks: in place of those of the same name, else behind them. `note`
-/// is a line below the table; the machine is named above it.
-pub fn put_rows(workspace: &Workspace, (begin, end): Marks, table: &str, note: &str) -> Outcome {
+/// How much of a table a run made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    Part,
+}
+
+impl Extent {
+    /// Of a run with this choice of a part.
+    pub fn of(only: &Option<String>) -> Self {
+        if only.is_none() { Self::Whole } else { Self::Part }
+    }
+}
+
+/// Puts the rows of `table` between two marks: of a part in place of those of the same name, else behind them. Above the table
+/// stand the machine and `note`.
+pub fn put_rows(workspace: &Workspace, (begin, end): Marks, table: &str, extent: Extent, note: &str) -> Outcome {
     let path = workspace.root.join("docs/reliability.md");
     let text = std::fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
     let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?)));
     let (before, (old, after)) =
         parts.ok_or_else(|| Failure::new(format!("no place for a table in {}", path.display())))?;
-    let table = merged(old, table);
+    let table = merged(if extent == Extent::Part { old } else { "" }, table);
     let text = format!("{before}{begin}\n{}. {note}\n\n{table}\n{end}{after}", machine());
     std::fs::write(&path, text).context(format_args!("write {}", path.display()))
 }
