@@ -41,7 +41,8 @@ pub struct VerifyReport {
 }
 
 impl FileSystem {
-    fn checksum_extent(&self, inode: InodeId, target: Target, length: u64) -> Result<u32> {
+    /// CRC of the first `length` bytes of an extent, as they are now.
+    pub(crate) fn checksum_extent(&self, inode: InodeId, target: Target, length: u64) -> Result<u32> {
         let mut crc = 0;
         self.each_run(inode, target, 0, length, |_, length, place| {
             crc = match place {

@@ -1,5 +1,6 @@
 //! The fear: a region whose bytes somebody chose, or changes while it is used, kills a process, hangs it, or shows it what is
-//! another file's; or garbage over it goes unnoticed.
+//! another file's; or garbage over it goes unnoticed. `LIFEBOAT_SEED` repeats the choices of a run, `LIFEBOAT_CASES=text` does only
+//! the cases with that in their names.
 
 use lifeboat_fs::{Caller, LastLink};
 use lifeboat_region::layout::CELL;
@@ -35,12 +36,21 @@ fn tormented() {
     let files = population.region.attach();
     let places = places::places(&files);
     let mut random = Random::new(number("SEED"));
-    let (always, list) = match setting("CASES").as_str() {
+    let (mut always, mut list) = match setting("CASES").as_str() {
         "crafted" => crafted::cases(&files),
+        "astray" => (crafted::one_bit_from_another_inode(&files, sized(2, 20, 200)), Vec::new()),
+        "maps" => (Vec::new(), crafted::within_one_map(&files)),
         "fills" => (Vec::new(), crafted::fills(&places, &mut random)),
-        _ => (Vec::new(), crafted::misplaced(&population, &places, &mut random, sized(40, 1000, 20_000))),
+        _ => {
+            let list = crafted::misplaced(&population, &places, &mut random, sized(40, 1000, 20_000));
+            (crafted::met_before(&files), list)
+        }
     };
     drop(files);
+    if let Ok(only) = std::env::var("LIFEBOAT_CASES") {
+        always.retain(|case| case.what.contains(&only));
+        list.retain(|case| case.what.contains(&only));
+    }
     let mut all = Tally::default();
     let step = 1 + list.len() / sized(16, 200, list.len() + 1);
     let sampled = list.iter().skip(random.below(step as u64) as usize).step_by(step);
@@ -81,6 +91,16 @@ fn tables_of_zeros_ones_and_noise_are_errors() {
 #[test]
 fn words_that_stand_in_other_places_are_errors() {
     torment("misplaced");
+}
+
+#[test]
+fn an_entry_with_the_inode_of_another_is_never_made_whole() {
+    torment("astray");
+}
+
+#[test]
+fn words_in_other_places_of_one_map_are_errors() {
+    torment("maps");
 }
 
 #[test]

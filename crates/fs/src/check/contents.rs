@@ -143,14 +143,17 @@ impl Walk<'_> {
                 self.twice.set_bit(to.at / ENTRY);
             }
             // Whoever it belongs to leads to what is in it, however many others refer to it.
-            return Ok(belongs && !self.entered.set_bit(to.at / ENTRY));
+            let again = belongs && self.entered.set_bit(to.at / ENTRY);
+            if again {
+                self.contested.set_bit(to.at / ENTRY);
+            }
+            return Ok(belongs && !again);
         }
         if belongs {
-            let again = self.met.set_bit(to.at / ENTRY);
-            if again {
-                self.bad_word(inode, at, place, Fault::Shared(number, to.at))?;
+            if self.contested.has_bit(to.at / ENTRY) {
+                self.contested_word(inode, at, place, Fault::Shared(number, to.at))?;
             }
-            return Ok(!again);
+            return Ok(!self.met.set_bit(to.at / ENTRY));
         }
         if !self.twice.has_bit(to.at / ENTRY)
             && let Some(right) = owner_flipped_back(word, to.kind, number)
@@ -166,6 +169,33 @@ impl Walk<'_> {
         }
         self.lose(inode, place);
         self.name(fault).map(|()| false)
+    }
+
+    /// One of several words of one inode that refer to the same unit. Which of them is right, the owner word does not say; a
+    /// checksum or the key of an entry may.
+    fn contested_word(&mut self, inode: InodeId, at: u64, place: Place, fault: Fault) -> Result<()> {
+        self.lose(inode, place);
+        let target = Target::decode(self.region().load(at)?)?;
+        match self.is_in_its_place(inode, at, place, target)? {
+            Some(false) => self.astray_word(inode, at, place, fault, true),
+            _ => self.name(fault),
+        }
+    }
+
+    /// Whether what `target` refers to is what the word at `at` must refer to, where something says so.
+    fn is_in_its_place(&self, inode: InodeId, at: u64, place: Place, target: Target) -> Result<Option<bool>> {
+        match (place, target) {
+            (Place::File | Place::Extents, Target::Extent(_) | Target::Block(_) | Target::Blocks(_)) => {
+                let sum_at = if place == Place::File { inode.at() + inode::ROOT_CHECKSUM } else { at + 8 };
+                let Ok(sum) = Checksum::decode(self.region().load(sum_at)?) else { return Ok(None) };
+                let is_known = matches!(sum.state, ChecksumState::Running | ChecksumState::Final) && sum.valid > 0;
+                Ok(is_known.then(|| self.fs.checksum_extent(inode, target, sum.valid as u64) == Ok(sum.crc)))
+            }
+            (Place::Directory(_) | Place::Chain, Target::Entry(entry)) => {
+                self.belongs_behind(inode, at, place, entry).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether the unit with this owner word cannot be what a word that refers to it means: it belongs to another, was freed,
@@ -212,6 +242,11 @@ impl Walk<'_> {
     /// A word that leads nowhere, or to what is another's: if one of its bits is wrong, the unit that it should lead to is this
     /// inode's, and nothing refers to it.
     fn bad_word(&mut self, inode: InodeId, at: u64, place: Place, fault: Fault) -> Result<()> {
+        self.astray_word(inode, at, place, fault, false)
+    }
+
+    /// As [`Walk::bad_word`]; `surely`: something must say that what the right word leads to is in its place.
+    fn astray_word(&mut self, inode: InodeId, at: u64, place: Place, fault: Fault, surely: bool) -> Result<()> {
         if self.phase == Phase::Mark {
             return Ok(());
         }
@@ -229,7 +264,9 @@ impl Walk<'_> {
             let Ok(target) = Target::decode(candidate) else { return Ok(false) };
             let Some(to) = place.admits(target) else { return Ok(false) };
             let Ok(owner_at) = space::find_owner(region, to.class, to.at) else { return Ok(false) };
-            let fits = belongs(region.load(owner_at)?, to.kind, inode.number()) && !self.marks.has_bit(to.at / ENTRY);
+            let fits = belongs(region.load(owner_at)?, to.kind, inode.number())
+                && !self.marks.has_bit(to.at / ENTRY)
+                && (!surely || self.is_in_its_place(inode, at, place, target)? == Some(true));
             if let Target::Entry(entry) = target
                 && fits
             {

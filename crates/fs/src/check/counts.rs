@@ -165,6 +165,8 @@ impl Walk<'_> {
             Err(_) if !named && halves_say_none => {
                 self.find_word(Fault::Links(number, word & 0xffff_ffff, 0), Remedy::Recompute, at, links_word(0))
             }
+            // Whether it had lost its name or was unlinked while open, nothing says.
+            Err(_) if !named => self.name(Fault::Links(number, word & 0xffff_ffff, 0)),
             _ if !named => self.nameless(inode, is_directory),
             _ => {
                 let fault = Fault::Links(number, word & 0xffff_ffff, has);
@@ -228,11 +230,7 @@ impl Walk<'_> {
                 // Whoever refers to it has been named.
                 return Ok(());
             }
-            // Of an inode's cell everything must be known that could refer to it.
-            let unknown = !self.names_whole
-                || self.any_broken
-                || (unit.class == Class::Cell && self.leaky.has_bit(unit.at / CELL));
-            let remedy = if unknown || !self.alone { Remedy::None } else { Remedy::Free };
+            let remedy = if self.is_surely_free(unit) { Remedy::Free } else { Remedy::None };
             let generation = (word >> 8) as u32 & 0xff_ffff;
             let free = Owner { state: State::Dirty, kind: Kind::None, mapped: false, generation, holder: 0 };
             return self.find_word(Fault::Owner(0, unit.owner_at), remedy, unit.owner_at, free.freed().encode());
@@ -242,8 +240,12 @@ impl Walk<'_> {
             State::Owned if self.alone => {
                 let (lane, generation) = owner.lane();
                 if lane as u64 >= region.geometry().lanes || !lane::is_current(region, lane, generation)? {
-                    let fault = Fault::Leak(0, unit.at);
-                    return self.find_word(fault, Remedy::Free, unit.owner_at, owner.freed().encode());
+                    if marked {
+                        // Its owner word is what is wrong, and who refers to it has been named.
+                        return Ok(());
+                    }
+                    let remedy = if self.is_surely_free(unit) { Remedy::Free } else { Remedy::None };
+                    return self.find_word(Fault::Leak(0, unit.at), remedy, unit.owner_at, owner.freed().encode());
                 }
                 return Ok(());
             }
@@ -265,6 +267,12 @@ impl Walk<'_> {
             return Ok(());
         }
         self.find_word(fault, Remedy::Free, unit.owner_at, owner.freed().encode())
+    }
+
+    /// Whether everything is known that could refer to a unit that nobody refers to and whose owner word does not say whose it is.
+    fn is_surely_free(&self, unit: &Unit) -> bool {
+        let has_units = unit.class == Class::Cell && self.leaky.has_bit(unit.at / CELL);
+        self.alone && self.names_whole && !self.any_broken && !has_units
     }
 
     /// Whether this process itself is the image.

@@ -131,7 +131,11 @@ impl Walk<'_> {
             self.twice.set_bit(long_at / ENTRY);
         }
         let child = entry.child();
-        if self.fs.validate(child).is_err() {
+        if self.fs.validate(child).is_ok() {
+            if entry.sum_is_right() {
+                self.noted_names.add(child.number());
+            }
+        } else {
             // Whatever its owner word says: somebody refers to it.
             self.marks.set_bit(child.at() / ENTRY);
             if let Some(chunk) = space::chunk_of(self.region(), child.at())
@@ -210,6 +214,21 @@ impl Walk<'_> {
             && entry_kind(self.fs.mode(entry.child())?) == (entry.info() >> 8) as u8)
     }
 
+    /// Whether an entry that is not whole may have been this one: whole, and the one name that its inode lacks. The check
+    /// sum has eight bits: among the words one bit away from an entry with another's inode, some have a sum that is right.
+    fn is_missing(&self, entry: &Entry) -> Result<bool> {
+        Ok(self.is_whole(entry)? && self.lacks_this_name(entry)?)
+    }
+
+    fn lacks_this_name(&self, entry: &Entry) -> Result<bool> {
+        let child = entry.child();
+        let noted = self.noted_names.count(child.number()) as u64;
+        if self.fs.is_directory(child)? {
+            return Ok(noted == 0 && self.fs.parent(child)? == entry.dir && child != self.fs.root());
+        }
+        Ok(self.fs.links(child) == Ok(noted + 1))
+    }
+
     /// The type in the entry has a check sum, the one in the inode has none.
     fn judge_type(&mut self, entry: &Entry, child: InodeId) -> Result<()> {
         let mode_at = child.at() + inode::MODE;
@@ -249,7 +268,7 @@ impl Walk<'_> {
             let right = flipped_back(entry.words[index], |candidate| {
                 let mut tried = *entry;
                 tried.words[index] = candidate;
-                self.is_whole(&tried)
+                self.is_missing(&tried)
             })?;
             match (right, found) {
                 (Some(_), Some(_)) => return Ok(None),
@@ -296,6 +315,13 @@ impl Walk<'_> {
         Ok(super::contents::owner_flipped_back(word, Kind::Name, entry.dir.number()).map(|right| (owner_at, right)))
     }
 
+    /// Whether the cell of an inode that its owner word calls gone still says that it has names, and is what the entry says. The
+    /// last name that goes takes that along, so it is the owner word that may be wrong.
+    fn looks_alive(&self, entry: &Entry) -> Result<bool> {
+        let has_names = self.fs.links(entry.child()).is_ok_and(|links| links > 0);
+        Ok(has_names && entry_kind(self.fs.mode(entry.child())?) == (entry.info() >> 8) as u8)
+    }
+
     /// An entry all of whose words agree names an inode that is not there.
     fn nowhere(&mut self, entry: &Entry) -> Result<()> {
         let child = entry.child();
@@ -313,11 +339,12 @@ impl Walk<'_> {
         };
         let word = self.region().load(owner_at)?;
         let right = super::counts::inode_owner(child);
-        if (word ^ right).count_ones() == 1 {
+        // What another name leads to is not this inode with a flipped generation.
+        if (word ^ right).count_ones() == 1 && self.noted_names.count(child.number()) == 0 {
             return self.find_word(Fault::Owner(child.number(), owner_at), Remedy::FlipBack, owner_at, right);
         }
         let is_free = Owner::decode(word).is_some_and(|owner| owner.is_free() && owner.generation > child.generation());
-        if !is_free || self.leaky.has_bit(child.number()) {
+        if !is_free || self.leaky.has_bit(child.number()) || self.looks_alive(entry)? {
             return self.name(fault);
         }
         let (link_at, next, at, long_at) =

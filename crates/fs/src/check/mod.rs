@@ -2,8 +2,9 @@
 //!
 //! A walk looks twice at everything that is linked: first it only notes what is referred to, and how often, then it
 //! judges. The words that refer and the owner words of what they refer to say the same thing twice, so one flipped bit in
-//! either is found, and can be flipped back if exactly one word that differs in one bit fits. Counts are compared last,
-//! and only where nothing is missing; what nobody refers to is freed only if whoever it belonged to is whole, or gone for good.
+//! either is found, and can be flipped back if exactly one word that differs in one bit fits. What names an inode must also be
+//! the name that the inode lacks: the check sum of an entry is short. Counts are compared last, and only where nothing is
+//! missing; what nobody refers to is freed only if whoever it belonged to is whole, or gone for good.
 //!
 //! A check never destroys what a name leads to. So it believes no count of links that says "none" before it has looked where
 //! all names lead: the inode is freed only if none leads to it; else its count is wrong, and is counted again.
@@ -69,11 +70,13 @@ struct Walk<'w> {
     /// One bit for every 64 bytes: referred to; referred to more than once; met while judging.
     marks: Scratch,
     twice: Scratch,
-    /// Whose contents were noted.
+    /// Whose contents were noted; noted by two words of the inode that it belongs to.
     entered: Scratch,
+    contested: Scratch,
     met: Scratch,
-    /// Names found of the inode in each cell.
+    /// Names found of the inode in each cell: while judging; while marking, in whatever whole entries there are.
     names: Scratch,
+    noted_names: Scratch,
     /// One bit for each cell: an inode that an entry names; of which something cannot be reached; that something without a
     /// reference belongs to.
     named: Scratch,
@@ -218,8 +221,10 @@ impl<'w> Walk<'w> {
             marks: units()?,
             twice: units()?,
             entered: units()?,
+            contested: units()?,
             met: units()?,
             names: Scratch::new(length / CELL / 2 + 1)?,
+            noted_names: Scratch::new(length / CELL / 2 + 1)?,
             named: cells()?,
             broken: cells()?,
             leaky: cells()?,

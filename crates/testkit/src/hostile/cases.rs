@@ -232,6 +232,9 @@ impl Judged {
             let same = before.right.len() == population.names.len();
             self.tally.harmless += u64::from(same);
             self.tally.unnoticed += u64::from(!same);
+            if let Some(displaced) = before.displaced.first() {
+                self.fault(format!("the check finds nothing, and {displaced}"));
+            }
             if !same && !before.errors.is_empty() {
                 self.fault(format!("errors, and the check finds nothing: {:?}", before.errors.iter().next()));
             }
@@ -250,6 +253,11 @@ impl Judged {
         let after = read_all(&files, &population.names);
         self.no_foreign_bytes("reading after the repair", &after);
         self.nothing_got_worse("the repair", &before, &after);
+        if left.is_empty()
+            && let Some(displaced) = after.displaced.first()
+        {
+            self.fault(format!("the repair leaves nothing to find, and {displaced}"));
+        }
         if left.iter().any(Finding::is_repairable) {
             self.fault(format!("the repair leaves what it could mend: {}", left[0]));
         }

@@ -7,6 +7,8 @@ use crate::random::Random;
 use crate::volume::{RegionVolume, Volume};
 use lifeboat_fs::FileSystem;
 use lifeboat_region::layout::{CELL, CHUNK};
+use lifeboat_region::owner::{Kind, Owner, State};
+use lifeboat_region::space;
 
 const SEQUENCE: u64 = 8;
 const FILE_SIZE: u64 = 16;
@@ -160,6 +162,60 @@ pub fn fills(places: &[Place], random: &mut Random) -> Vec<Case> {
     found
 }
 
+/// Words of a map that stand in other places of the same map: every pair of the words in nodes of a large file, of a sparse one
+/// and of a directory.
+pub fn within_one_map(files: &FileSystem) -> Vec<Case> {
+    let volume = RegionVolume::over(files, b"").expect("the root");
+    let mut found = Vec::new();
+    let word = |at: u64| files.region().load(at).expect("a word");
+    for path in ["large", "sparse", "sealed", "many"] {
+        let inode = volume.stat(None, path.as_bytes(), false).expect("stat").number;
+        let mut words = Vec::new();
+        let walked = space::each_unit(files.region(), |unit, owner| {
+            let step = if owner.kind == Kind::Extents { 16 } else { 8 };
+            let holds_words = matches!(owner.kind, Kind::Extents | Kind::Index | Kind::Blocks);
+            if owner.state == State::Live && holds_words && u64::from(owner.holder) == inode {
+                words.extend((unit.at..unit.at + CELL).step_by(step).filter(|at| word(*at) != 0));
+            }
+            Ok(())
+        });
+        walked.expect("a whole region");
+        for to in &words {
+            for from in words.iter().filter(|from| *from != to) {
+                found.push(case(format!("{path}: the map word of {from:#x} at {to:#x}"), &[(*to, word(*from))]));
+            }
+        }
+    }
+    found
+}
+
+/// Words in other places that long runs had met, each with an answer that was wrong.
+pub fn met_before(files: &FileSystem) -> Vec<Case> {
+    let volume = RegionVolume::over(files, b"").expect("the root");
+    let at = |path: &str| volume.stat(None, path.as_bytes(), false).expect("stat").number * CELL;
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let mut nameless = Vec::new();
+    let walked = space::each_unit(files.region(), |unit, owner| {
+        if owner.state == State::Live && owner.kind == Kind::Inode && word(unit.at + LINKS) as u32 == 0 {
+            nameless.push(unit.at);
+        }
+        Ok(())
+    });
+    walked.expect("a whole region");
+    let empty = at("many/file-8");
+    let owner_at = space::find_owner(files.region(), space::Class::Cell, empty).expect("a unit");
+    let freed = Owner::decode(word(owner_at)).expect("an owner").freed().encode();
+    let mut found = vec![
+        case("a file's owner word says that it was freed", &[(owner_at, freed)]),
+        case("a file's owner word says that a lane has it", &[(owner_at, 0xffff_fffd_0000_0002)]),
+        case("a link's target is longer than its place", &[(at("deep/long-link") + FILE_SIZE, 1 << 20)]),
+    ];
+    let links =
+        |at: &u64| case("a file without a name has a time as its links", &[(*at + LINKS, word(*at + MODIFIED))]);
+    found.extend(nameless.iter().map(links));
+    found
+}
+
 /// Words of the metadata that stand in other places than theirs.
 pub fn misplaced(population: &Population, places: &[Place], random: &mut Random, count: usize) -> Vec<Case> {
     let used: Vec<u64> = places
@@ -174,6 +230,54 @@ pub fn misplaced(population: &Population, places: &[Place], random: &mut Random,
             case(format!("the word of {from:#x} at {to:#x}"), &[(to, word(from))])
         })
         .collect()
+}
+
+/// Check sum of an entry's words, which stands in bits 16..24 of the last.
+fn sum([key, child, info]: [u64; 3]) -> u64 {
+    let mixed =
+        (key ^ child.rotate_left(17) ^ (info & !(0xff << 16)).rotate_left(41)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed >> 56
+}
+
+fn is_whole(words: [u64; 3]) -> bool {
+    sum(words) == words[2] >> 16 & 0xff
+}
+
+/// An entry gets the inode of another, and is then one bit away from words that agree: in its ordinal, in its inode, in its
+/// check sum. Some of each kind.
+pub fn one_bit_from_another_inode(files: &FileSystem, each: usize) -> Vec<Case> {
+    let word = |at: u64| files.region().load(at).expect("a word");
+    let mut entries = Vec::new();
+    let walked = space::each_unit(files.region(), |unit, owner| {
+        if owner.state == State::Live && owner.kind == Kind::Entry {
+            entries.push((unit.at, [word(unit.at + 8), word(unit.at + 16), word(unit.at + 24)]));
+        }
+        Ok(())
+    });
+    walked.expect("a whole region");
+    let kind = |words: [u64; 3]| words[2] >> 8 & 0xff;
+    assert!(entries.iter().all(|(_, words)| is_whole(*words)), "entries have another check sum");
+    let inodes: Vec<u64> = entries.iter().map(|(_, words)| words[1]).collect();
+    let mut found = [Vec::new(), Vec::new(), Vec::new()];
+    for (at, words) in &entries {
+        for (_, other) in entries.iter().filter(|(_, other)| other[1] != words[1] && kind(*other) == kind(*words)) {
+            let astray = [words[0], other[1], words[2]];
+            let flips = [(0..4, 0), (0..24, 1), (16..24, 2)];
+            for (bits, field) in flips {
+                let agrees = bits.into_iter().any(|bit: u32| {
+                    let mut flipped = astray;
+                    flipped[field] ^= 1 << bit;
+                    // Back to what it was is what a repair is for.
+                    is_whole(flipped) && flipped[1] != words[1] && inodes.contains(&flipped[1])
+                });
+                if agrees && found[field].len() < each {
+                    let what = format!("the entry at {at:#x} has the inode {:#x}, word {field}", other[1]);
+                    found[field].push(case(what, &[(at + 16, other[1])]));
+                }
+            }
+        }
+    }
+    found.concat()
 }
 
 /// Lengths at which a region can be cut off.

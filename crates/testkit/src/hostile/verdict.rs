@@ -20,6 +20,8 @@ pub struct Reading {
     pub other: BTreeSet<String>,
     /// Bytes that are neither the file's own nor zero: never allowed.
     pub foreign: Vec<String>,
+    /// Whole blocks of the file's own, in another place of it: allowed only as long as the check names something.
+    pub displaced: Vec<String>,
 }
 
 /// Reads every name that there must be, and lists every directory.
@@ -33,7 +35,7 @@ pub fn read_all(files: &FileSystem, names: &BTreeMap<String, Node>) -> Reading {
         let found = match node {
             Node::Directory => read_directory(&volume, path, names),
             Node::Link(target) => volume.readlink(None, path.as_bytes()).map(|found| found == *target),
-            Node::File(runs, size) => read_file(&volume, path, runs, *size, &mut reading.foreign),
+            Node::File(runs, size) => read_file(&volume, path, runs, *size, &mut reading),
         };
         match found {
             Ok(true) => {
@@ -69,7 +71,7 @@ fn read_file(
     path: &str,
     runs: &[(u64, Vec<u8>)],
     size: u64,
-    foreign: &mut Vec<String>,
+    reading: &mut Reading,
 ) -> Result<bool, i32> {
     let open = volume.open(None, path.as_bytes(), libc::O_RDONLY, 0)?;
     let mut same = volume.stat_open(open).map(|found| found.size == size);
@@ -86,7 +88,11 @@ fn read_file(
             };
             let wrong = found.iter().zip(&data[at..]).position(|(is, must)| is != must && *is != 0);
             if let Some(wrong) = wrong {
-                foreign.push(format!("{path}: byte {} is nobody's to show", start + (at + wrong) as u64));
+                let at = start + (at + wrong) as u64;
+                match shows_own_block(volume, open, runs, at) {
+                    true => reading.displaced.push(format!("{path}: byte {at} is of another place of the file")),
+                    false => reading.foreign.push(format!("{path}: byte {at} is nobody's to show")),
+                }
             }
             if found != data[at..at + here] {
                 same = same.map(|_| false);
@@ -102,11 +108,33 @@ fn read_file(
             && let Ok(found) = volume.read(open, 5000, Some(at))
             && found.iter().any(|byte| *byte != 0)
         {
-            foreign.push(format!("{path}: bytes at {at} are nobody's to show"));
+            reading.foreign.push(format!("{path}: bytes at {at} are nobody's to show"));
         }
     }
     let _ = volume.close(open);
     same
+}
+
+/// Whether the block that byte `at` lies in shows a whole block of the file, though not its own: a damaged map word led to
+/// another place of the same file. (Reading compares no checksums.)
+fn shows_own_block(volume: &RegionVolume<'_>, open: lifeboat_fs::OpenFile, runs: &[(u64, Vec<u8>)], at: u64) -> bool {
+    const BLOCK: u64 = 4096;
+    let Ok(found) = volume.read(open, BLOCK as usize, Some(at / BLOCK * BLOCK)) else { return false };
+    let blocks = runs.iter().flat_map(|(start, data)| start / BLOCK..(start + data.len() as u64).div_ceil(BLOCK));
+    !found.is_empty() && blocks.into_iter().any(|block| own_block(runs, block * BLOCK, BLOCK).starts_with(&found))
+}
+
+/// What the file has in the block at `from`.
+fn own_block(runs: &[(u64, Vec<u8>)], from: u64, length: u64) -> Vec<u8> {
+    let mut block = vec![0; length as usize];
+    for (start, data) in runs {
+        let (first, end) = (from.max(*start), (from + length).min(start + data.len() as u64));
+        if first < end {
+            let piece = &data[(first - start) as usize..(end - start) as usize];
+            block[(first - from) as usize..(end - from) as usize].copy_from_slice(piece);
+        }
+    }
+    block
 }
 
 /// Uses the region in many ways; answers may be anything, ends must come.
