@@ -14,7 +14,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What to fuzz, and for how long.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only this target: region, operations, paths, configuration
+    /// Only this target: region, operations, paths, configuration, environment
     #[arg(long)]
     target: Option<String>,
     /// Seconds for each target
@@ -29,8 +29,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Outcome {
     let workspace = Workspace::read()?;
     workspace::check_toolchain(&workspace)?;
+    // What the fuzzers start is what users have.
+    let folder = workspace.build_release()?;
     let mut command = workspace::cargo();
-    command.current_dir(&workspace.root).env("RUSTFLAGS", FLAGS);
+    command.current_dir(&workspace.root).env("RUSTFLAGS", FLAGS).env("LIFEBOAT_BIN_DIR", folder);
     command.args(["run", "--quiet", "--release", "--target", TARGET, "--package", "lifeboat-testkit"]);
     command.args(["--example", "fuzz", "--"]).args(&options.target);
     command.args([options.seconds.to_string(), options.seed.to_string()]);

@@ -147,6 +147,78 @@ mod tests {
         }
     }
 
+    /// What the text means, read the plain way.
+    fn plainly(text: &str) -> Option<u64> {
+        let units: [(&str, u128); 19] = [
+            ("", 1),
+            ("B", 1),
+            ("K", 1 << 10),
+            ("k", 1 << 10),
+            ("KiB", 1 << 10),
+            ("M", 1 << 20),
+            ("m", 1 << 20),
+            ("MiB", 1 << 20),
+            ("G", 1 << 30),
+            ("g", 1 << 30),
+            ("GiB", 1 << 30),
+            ("T", 1 << 40),
+            ("t", 1 << 40),
+            ("TiB", 1 << 40),
+            ("KB", 1000),
+            ("kB", 1000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("TB", 1_000_000_000_000),
+        ];
+        let digits = text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let (_, factor) = units.iter().find(|(unit, _)| *unit == &text[digits.len()..])?;
+        // More digits than these are too many, leading zeros or not.
+        let significant = digits.trim_start_matches('0');
+        let number: u128 = match significant {
+            "" if digits.is_empty() => return None,
+            "" => 0,
+            _ if significant.len() > 25 => return None,
+            _ => significant.parse().ok()?,
+        };
+        u64::try_from(number * factor).ok().filter(|size| *size > 0)
+    }
+
+    #[test]
+    fn any_text_means_what_a_plain_reading_finds() {
+        const PIECES: [&str; 24] = [
+            "0",
+            "1",
+            "9",
+            "7",
+            "18446744073709551615",
+            "4294967296",
+            "K",
+            "k",
+            "M",
+            "m",
+            "G",
+            "g",
+            "T",
+            "t",
+            "iB",
+            "B",
+            "KiB",
+            "GiB",
+            "TB",
+            "-",
+            "+",
+            ".",
+            " ",
+            "\u{661}",
+        ];
+        let seed = lifeboat_testkit::random::seed(61);
+        let mut random = lifeboat_testkit::random::Random::new(seed);
+        for _ in 0..200_000 {
+            let text: String = (0..random.below(5)).map(|_| random.pick(&PIECES)).collect();
+            assert_eq!(parse(&text).ok(), plainly(&text), "{text:?}, seed {seed}");
+        }
+    }
+
     #[test]
     fn the_default_is_a_size() {
         const { assert!(DEFAULT > 0) };

@@ -1,5 +1,5 @@
-//! The fear: bytes that nobody thought of, as a region, as a sequence of calls, as a path, as configuration, end a process or
-//! give a wrong answer.
+//! The fear: bytes that nobody thought of, as a region, as a sequence of calls, as a path, as configuration, as the environment
+//! of a program, end a process or give a wrong answer.
 //!
 //! The committed inputs are replayed and changed for a moment; `cargo xtask fuzz` does so for long, guided by coverage.
 
@@ -52,4 +52,9 @@ fn bytes_as_a_path() {
 #[test]
 fn bytes_as_configuration() {
     fuzz_for_a_moment("configuration");
+}
+
+#[test]
+fn bytes_as_an_environment() {
+    fuzz_for_a_moment("environment");
 }

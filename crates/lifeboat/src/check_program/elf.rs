@@ -228,3 +228,80 @@ impl Image {
         shown(self.path.file_name().unwrap_or(self.path.as_os_str()).as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifeboat_testkit::random::{Random, seed};
+    use lifeboat_testkit::report::sized;
+    use lifeboat_testkit::scratch::ScratchDirectory;
+    use std::time::{Duration, Instant};
+
+    /// Longer is a hang: whole files of this size are read in milliseconds.
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// Changes what a reader believes: the headers, the dynamic section and tables behind them, anything; or the length.
+    fn change(random: &mut Random, bytes: &mut Vec<u8>) {
+        for _ in 0..=random.below(6) {
+            let length = bytes.len() as u64;
+            let within = match random.below(4) {
+                0 => 64,
+                1 => 64 + 13 * 56,
+                2 => length,
+                // The table of sections is at the end.
+                _ => 64 * 30,
+            };
+            let at = random.below(within.min(length));
+            let at = if random.chance(25) { length - 1 - at } else { at } as usize;
+            match random.below(5) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at] = random.pick(&[0, 1, 0x7f, 0x80, 0xff]),
+                2 => {
+                    let word = random.pick(&[0, 1, length, length - 1, 1 << 31, u64::MAX, i64::MAX as u64]);
+                    let end = bytes.len().min((at & !7) + 8);
+                    let place = &mut bytes[at & !7..end];
+                    place.copy_from_slice(&word.to_le_bytes()[..place.len()]);
+                }
+                3 if random.chance(10) => bytes.truncate(at.max(1)),
+                _ => bytes[at] = random.word() as u8,
+            }
+        }
+    }
+
+    #[test]
+    fn changed_programs_are_read_or_refused_in_time() {
+        let seed = seed(67);
+        let mut random = Random::new(seed);
+        let folder = ScratchDirectory::on_tmpfs("programs");
+        let path = folder.path().join("program");
+        let whole: Vec<_> = ["/bin/true", "/bin/cat", "/lib64/ld-linux-x86-64.so.2"]
+            .iter()
+            .filter_map(|program| std::fs::read(program).ok())
+            .collect();
+        let (mut read_whole, mut refused) = (0, 0);
+        for round in 0..sized(2000, 20_000, 200_000) {
+            let mut bytes = whole[random.below(whole.len() as u64) as usize].clone();
+            change(&mut random, &mut bytes);
+            std::fs::write(&path, &bytes).expect("a program");
+            let start = Instant::now();
+            match read(&path) {
+                Ok(image) => {
+                    read_whole += 1;
+                    // What is shown of it must be text.
+                    assert!(!image.file_name().is_empty());
+                }
+                Err(error) => {
+                    refused += 1;
+                    let said = error.to_string();
+                    assert!(!said.is_empty() && !said.contains('\n'), "seed {seed}, round {round}: {said:?}");
+                }
+            }
+            assert!(start.elapsed() < LIMIT, "seed {seed}, round {round}: {:?}", start.elapsed());
+        }
+        assert!(read_whole > 0 && refused > 0, "{read_whole} read, {refused} refused");
+        lifeboat_testkit::report::line(&format!(
+            "fuzz: target=programs executions={} refused={refused} crashes=0 seed={seed}",
+            read_whole + refused
+        ));
+    }
+}

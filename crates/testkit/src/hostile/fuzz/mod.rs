@@ -5,6 +5,7 @@
 
 mod configuration;
 mod coverage;
+mod environment;
 mod operations;
 mod paths;
 mod regions;
@@ -28,7 +29,7 @@ pub trait Target {
 }
 
 /// Names of the targets.
-pub const TARGETS: [&str; 4] = ["region", "operations", "paths", "configuration"];
+pub const TARGETS: [&str; 5] = ["region", "operations", "paths", "configuration", "environment"];
 
 /// The target of this name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -37,6 +38,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "operations" => Box::new(operations::Operations::new()),
         "paths" => Box::new(paths::Paths::new()),
         "configuration" => Box::new(configuration::Configuration::new()),
+        "environment" => Box::new(environment::Environment::new()),
         _ => return None,
     })
 }
@@ -70,6 +72,7 @@ pub fn corpus(target: &str) -> Vec<Vec<u8>> {
         "region" => include_str!("corpus/region.txt"),
         "operations" => include_str!("corpus/operations.txt"),
         "paths" => include_str!("corpus/paths.txt"),
+        "environment" => include_str!("corpus/environment.txt"),
         _ => include_str!("corpus/configuration.txt"),
     };
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
