@@ -24,15 +24,15 @@ pub struct Explored {
     pub executions: u64,
     /// Executions in which the process died that was to die.
     pub deaths: u64,
-    /// Whether time ran out before all were made.
-    pub cut_short: bool,
+    /// Models of which time ran out before all were made.
+    pub cut_short: u32,
 }
 
 impl std::ops::AddAssign for Explored {
     fn add_assign(&mut self, other: Explored) {
         self.executions += other.executions;
         self.deaths += other.deaths;
-        self.cut_short |= other.cut_short;
+        self.cut_short += other.cut_short;
     }
 }
 
@@ -114,7 +114,7 @@ pub fn explore(
         };
         match catch_unwind(AssertUnwindSafe(|| builder.check(run))) {
             Ok(()) => {
-                let cut_short = start.elapsed() >= bounds.time;
+                let cut_short = u32::from(start.elapsed() >= bounds.time);
                 let [executions, deaths] = [executions, deaths].map(|count| count.load(Ordering::Relaxed));
                 return Explored { executions, deaths, cut_short };
             }
@@ -131,7 +131,7 @@ pub fn explore_deaths(stride: usize, mut model: impl FnMut(u32) -> Explored) -> 
     for step in (1..).step_by(stride) {
         let explored = model(step);
         all += explored;
-        if explored.deaths == 0 || explored.cut_short {
+        if explored.deaths == 0 {
             return (all, step - 1);
         }
     }

@@ -254,7 +254,8 @@ pub(crate) fn recovery_put_off_by_us(region: &Region, image: Image) -> Result<()
     region.commit_exchange(at, claimed, word(LIVE, image.generation, 0), MustFence::nothing()).map(|_| ())
 }
 
-/// Slots that this very process held before it executed the present program: gone by definition.
+/// Slots that this very process held before it executed the present program: gone by definition. What else in this process has
+/// attached by itself (a library beside the program) has its witness, which an exec takes along.
 pub(crate) fn own_predecessors(region: &Region, mut each: impl FnMut(Image)) -> Result<()> {
     let me = own(region)?;
     let mine = holder(region, me.slot)?;
@@ -263,6 +264,7 @@ pub(crate) fn own_predecessors(region: &Region, mut each: impl FnMut(Image)) -> 
             && holder.pid == mine.pid
             && holder.start == mine.start
             && holder.namespace == mine.namespace
+            && Witness::is_lost(region, image.slot)
         {
             each(image);
         }

@@ -15,6 +15,7 @@ use core::ffi::c_void;
 use rustix::fd::{IntoRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::thread::Timespec;
 
 fn lock_path(slot: u32, out: &mut [u8; 64]) -> usize {
     process::decimal(b"", slot as u64, b"", out)
@@ -85,6 +86,9 @@ pub(crate) unsafe fn let_go(descriptor: Option<u32>, page: usize) {
 pub(crate) struct Witness(usize);
 
 const WITNESS: usize = 4096;
+/// How often a witness is looked for that may only be asked for by somebody else.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
 impl Witness {
     /// `None` when another holds it, or is just looking whether somebody does.
@@ -108,6 +112,16 @@ impl Witness {
         let page = self.0;
         core::mem::forget(self);
         page
+    }
+
+    /// Whether no image holds one, for sure: who only asks, as [`Witness::is_held`] says, does not for long.
+    pub(crate) fn is_lost(region: &Region, slot: u32) -> bool {
+        (0..LOOKS).any(|look| {
+            if look > 0 {
+                let _ = rustix::thread::nanosleep(&BETWEEN_LOOKS);
+            }
+            Witness::is_held(region, slot) == Ok(false)
+        })
     }
 
     /// Whether an image holds one. Tells yes, too, while another asks the same of a slot that is being taken.

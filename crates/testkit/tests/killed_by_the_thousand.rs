@@ -6,6 +6,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use lifeboat_testkit::child::{self, Role, number, report, setting};
+use lifeboat_testkit::command::Mounted;
 use lifeboat_testkit::random::seed;
 use lifeboat_testkit::report::{full, line, note, sized};
 use lifeboat_testkit::residue::NoResidue;
@@ -29,23 +30,21 @@ fn entry_of_child_processes() {
 /// A process with one thread, which may fork.
 fn storm() {
     let plan = Plan { kills: number("KILLS"), rest_every: number("REST_EVERY"), seed: number("SEED"), wrong: None };
-    let outcome = run(Path::new(&setting("REGION")), plan).expect("the harness");
+    let mount = std::env::var_os("MOUNT");
+    let outcome = run(Path::new(&setting("REGION")), mount.as_deref().map(Path::new), plan).expect("the harness");
     report(&outcome.summary(plan.seed));
     for fault in &outcome.faults {
         report(&format!("fault: {:?}: {}", fault.kind, fault.text));
     }
 }
 
-#[test]
-fn no_death_of_a_thousand_loses_leaks_or_stops_anything() {
-    let _nothing_left = NoResidue::begin();
-    let usual = sized(1000, if is_root() { 100_000 } else { 5000 }, 100_000);
-    let kills = std::env::var("LIFEBOAT_KILLS").map_or(usual, |text| text.parse().expect("LIFEBOAT_KILLS is a number"));
-    let region = ScratchRegion::new("kills", SIZE);
+/// Storms in this region, in a process that `role` starts.
+fn rage(role: Role, region: &Path, kills: u64) {
+    let kills = std::env::var("LIFEBOAT_KILLS").map_or(kills, |text| text.parse().expect("LIFEBOAT_KILLS is a number"));
     let first = seed(11);
     note("killed by the thousand", &format!("seed {first}"));
-    let said = Role::new("storm")
-        .with("REGION", region.path().display())
+    let said = role
+        .with("REGION", region.display())
         .with("KILLS", kills)
         .with("REST_EVERY", if full() { 200 } else { 50 })
         .with("SEED", first)
@@ -54,10 +53,26 @@ fn no_death_of_a_thousand_loses_leaks_or_stops_anything() {
     assert!(said.len() == 1, "{}", said.join("\n"));
 }
 
+#[test]
+fn no_death_of_a_thousand_loses_leaks_or_stops_anything() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("kills", SIZE);
+    rage(Role::new("storm"), region.path(), sized(1000, if is_root() { 100_000 } else { 5000 }, 100_000));
+}
+
+/// Two of three writers make the calls of a program, which the library intercepts.
+#[test]
+fn no_death_of_an_intercepted_program_loses_leaks_or_stops_anything() {
+    let _nothing_left = NoResidue::begin();
+    let mounted = Mounted::new("kills-mount", &SIZE.to_string());
+    let role = Role::below(mounted.exec(), "storm").with("MOUNT", mounted.prefix().display());
+    rage(role, &mounted.directory(), sized(300, if is_root() { 20_000 } else { 2000 }, 20_000));
+}
+
 fn planted() {
     let index = number("WRONG") as usize;
     let plan = Plan { kills: KILLS_TO_FIND, rest_every: 40, seed: 3, wrong: Some(PLANTED[index].1) };
-    let outcome = run(Path::new(&setting("REGION")), plan).expect("the harness");
+    let outcome = run(Path::new(&setting("REGION")), None, plan).expect("the harness");
     let found = outcome.faults.first().map(|fault| format!("{:?}: {}", fault.kind, fault.text));
     report(&format!("{} {}", outcome.kills, found.unwrap_or_else(|| "nothing".to_string())));
 }

@@ -307,6 +307,23 @@ fn processes_of_pid_namespaces_without_a_proc_of_their_own_are_not_robbed_either
     of_other_namespace("a pid namespace without /proc", false);
 }
 
+#[test]
+fn one_of_two_attachments_of_a_process_is_not_taken_for_a_program_that_ran_before() {
+    let _nothing_left = NoResidue::begin();
+    let region = region("twice");
+    let (first, second) = (region.attach(), region.attach());
+    let (lane, at) = take(&first, "parents");
+    let held = first.region().load(at).expect("the lock word");
+    drop(take(&second, "childs"));
+    second.sweep().expect("look after the dead");
+    assert_eq!(second.region().load(at), Ok(held), "the lock was stolen");
+    drop(lane);
+    let word = first.region().load(at).expect("the lock word");
+    assert_ne!(word, held, "the lock was not given back");
+    drop((first, second));
+    assert_clean(&region);
+}
+
 /// As the first process of a pid namespace: a process dies in the middle of an operation, another with its number begins.
 fn namesake() {
     let region = setting("REGION");

@@ -126,9 +126,11 @@ impl Storm<'_> {
     /// Everybody dies, everything is removed: then nothing is taken any more.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
         self.rest()?;
+        // Whoever died last was held against the log then, and nobody has taken the place.
+        let living: Vec<usize> = (0..WRITERS).filter(|&writer| self.writers[writer].is_some()).collect();
         self.kill_all();
         self.recover_all()?;
-        for writer in 0..WRITERS {
+        for writer in living {
             self.hold_dead(writer)?;
         }
         remove_all(&self.volume, b"")

@@ -17,6 +17,7 @@ mod kills;
 pub mod planted;
 pub mod seen;
 pub mod tree;
+pub mod way;
 pub mod writer;
 
 use crate::random::Random;
@@ -29,6 +30,7 @@ use lifeboat_fs::FileSystem;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tree::Tree;
+use way::{InProcess, Intercepted};
 use writer::{Writer, Wrong};
 
 /// Names a file to which the region is copied when something is wrong with it.
@@ -50,6 +52,8 @@ pub struct Plan {
 /// What happened.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
+    /// Of writers whose calls are intercepted, too.
+    pub intercepted: bool,
     /// Writers killed.
     pub kills: u64,
     /// Of them, in the middle of an action.
@@ -76,8 +80,9 @@ impl Outcome {
         let count = |kind: FaultKind| self.faults.iter().filter(|fault| fault.kind == kind).count();
         let (losses, leaks) = (count(FaultKind::Loss), count(FaultKind::Leak));
         format!(
-            "storm: kills={} in_flight={} pairs={} groups={} recoverers={} operations={} checks={} stall_ms={} losses={losses} \
+            "storm: target={} kills={} in_flight={} pairs={} groups={} recoverers={} operations={} checks={} stall_ms={} losses={losses} \
              leaks={leaks} other={} seed={seed}",
+            if self.intercepted { "intercepted" } else { "in-process" },
             self.kills,
             self.in_flight,
             self.pairs,
@@ -94,6 +99,8 @@ impl Outcome {
 /// A storm under way.
 pub struct Storm<'f> {
     region: PathBuf,
+    /// Where its files are below a mount, if this process has the interception library.
+    mount: Option<PathBuf>,
     files: &'f FileSystem,
     volume: RegionVolume<'f>,
     plan: Plan,
@@ -107,13 +114,16 @@ pub struct Storm<'f> {
     outcome: Outcome,
 }
 
-/// Runs a storm in this region, which is empty, from a process that has this one thread.
+/// Runs a storm in this region, which is empty, from a process that has this one thread. With a mount of the region two of three
+/// writers are programs whose calls are intercepted: the process must have the library.
 ///
 /// # Errors
 /// What went wrong in the harness itself; faults of the region are in the outcome.
-pub fn run(region: &Path, plan: Plan) -> Result<Outcome, String> {
+pub fn run(region: &Path, mount: Option<&Path>, plan: Plan) -> Result<Outcome, String> {
     let files = attach(region)?;
     let mut storm = Storm::new(region, &files, plan)?;
+    storm.mount = mount.map(Path::to_path_buf);
+    storm.outcome.intercepted = mount.is_some();
     let ended = storm.rage();
     if let (Err(_), Some(copy)) = (&ended, std::env::var_os(KEEP)) {
         let _ = std::fs::copy(region.join("memory/region"), copy);
@@ -135,6 +145,7 @@ impl<'f> Storm<'f> {
         }
         Ok(Self {
             region: region.to_path_buf(),
+            mount: None,
             files,
             volume,
             plan,
@@ -196,14 +207,21 @@ impl<'f> Storm<'f> {
 
     fn play(&self, writer: usize, recovers: bool) {
         let tree = self.trees.get(writer).cloned().unwrap_or_default();
-        let (seed, wrong) = (self.plan.seed, self.plan.wrong);
-        // Some go on with what they inherited, as a forked rank; some come anew.
-        if self.board.slot(writer).get(Field::Incarnation).is_multiple_of(2) {
+        let (board, seed, wrong) = (self.board, self.plan.seed, self.plan.wrong);
+        let incarnation = board.slot(writer).get(Field::Incarnation);
+        if let Some(mount) = &self.mount
+            && !incarnation.is_multiple_of(3)
+        {
             self.files.after_fork().expect("a slot for the child");
-            Writer::new(self.files, self.board, writer, seed, tree, wrong).work(recovers);
+            Writer::new(Intercepted::over(mount, self.files), board, writer, seed, tree).work(recovers);
+        }
+        // Some go on with what they inherited, as a forked rank; some come anew.
+        if incarnation.is_multiple_of(2) {
+            self.files.after_fork().expect("a slot for the child");
+            Writer::new(InProcess::over(self.files), board, writer, seed, tree).planted(wrong).work(recovers);
         }
         let files = attach(&self.region).expect("attach");
-        Writer::new(&files, self.board, writer, seed, tree, wrong).work(recovers);
+        Writer::new(InProcess::over(&files), board, writer, seed, tree).planted(wrong).work(recovers);
     }
 }
 

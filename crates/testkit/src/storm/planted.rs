@@ -1,7 +1,8 @@
 //! Wrong ways of doing things: what a storm must find, or it shows nothing. They live here and nowhere else.
 
 use super::action::{Action, Deed};
-use super::writer::{Writer, Wrong};
+use super::way::{InProcess, Way};
+use super::writer::Wrong;
 use crate::stepping::judge::FaultKind;
 use crate::volume::{Answer, Volume};
 use crate::workers::LOG;
@@ -10,6 +11,8 @@ use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::Class;
 use lifeboat_region::{Errno, MustFence};
 use std::time::Duration;
+
+type Writer<'f> = super::writer::Writer<InProcess<'f>>;
 
 /// What each is called, what it does, and what must be found.
 pub const PLANTED: &[(&str, Wrong, FaultKind)] = &[
@@ -29,7 +32,7 @@ fn tear(writer: &Writer<'_>, action: &Action) -> Option<Answer<()>> {
     if action.deed != Deed::Record {
         return None;
     }
-    let volume = &writer.volume;
+    let volume = writer.volume();
     let data = writer.record(action);
     let torn = || {
         let file = volume.open(None, LOG, libc::O_WRONLY | libc::O_APPEND, 0)?;
@@ -46,7 +49,7 @@ fn rename_in_two(writer: &Writer<'_>, action: &Action) -> Option<Answer<()>> {
         return None;
     }
     let (old, new) = (writer.name(action.path), writer.name(action.other));
-    let volume = &writer.volume;
+    let volume = writer.volume();
     let is_file = volume.stat(None, &old, false).is_ok_and(|stat| stat.kind() == libc::S_IFREG);
     if !is_file || volume.stat(None, &new, false).is_ok() {
         return None;
@@ -69,7 +72,7 @@ fn leak(writer: &Writer<'_>, action: &Action) -> Option<Answer<()>> {
 }
 
 fn take_and_forget(writer: &Writer<'_>) -> Result<(), Errno> {
-    let files = writer.volume.files();
+    let files = writer.way.file_system();
     let lane = Lane::claim(files.region())?;
     let unit = lane.allocate(Class::Block, None)?;
     let owner = Owner::decode(files.region().load(unit.owner_at)?).ok_or(Errno::UCLEAN)?;

@@ -32,7 +32,7 @@ fn absent<T>(answer: Answer<T>) -> Answer<Option<T>> {
 }
 
 /// All bytes of a file, which must be as many as its size says.
-pub fn read_all(volume: &RegionVolume<'_>, name: &[u8]) -> Answer<Vec<u8>> {
+pub fn read_all(volume: &impl Volume, name: &[u8]) -> Answer<Vec<u8>> {
     let file = volume.open(None, name, libc::O_RDONLY, 0)?;
     let mut data = Vec::new();
     let read = loop {

@@ -4,10 +4,11 @@ use super::action::{Action, Deed, some_length};
 use super::board::{Board, Common, Field, RECOVERER, Slot, TOKENS, WRITERS, now};
 use super::seen::{ATTRIBUTE, read_all};
 use super::tree::{Tree, path, target};
+use super::way::{InProcess, Way};
 use crate::random::{Random, bytes};
-use crate::volume::{Answer, RegionVolume, Subject, Volume};
+use crate::volume::{Answer, Subject, Volume};
 use crate::workers::{LOG, record};
-use lifeboat_fs::{FileSystem, LOCK_TO_END, LockClass, LockRequest, OpenFile};
+use lifeboat_fs::LockClass;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -27,12 +28,18 @@ const REST: u64 = 40;
 pub const WRONG: i32 = 9999;
 
 /// How a writer does an action that is planted wrong.
-pub type Wrong = fn(&Writer<'_>, &Action) -> Option<Answer<()>>;
+pub type Wrong = fn(&Writer<InProcess<'_>>, &Action) -> Option<Answer<()>>;
+
+/// The same, of one kind of writer.
+type Instead<W> = fn(&Writer<W>, &Action) -> Option<Answer<()>>;
+
+/// An open file of a writer.
+type FileOf<W> = <<W as Way>::Files as Volume>::File;
 
 /// A writer.
-pub struct Writer<'f> {
-    /// The file system.
-    pub volume: RegionVolume<'f>,
+pub struct Writer<W> {
+    /// How it reaches the files.
+    pub way: W,
     board: Board,
     slot: Slot,
     /// Which of the writers.
@@ -43,7 +50,7 @@ pub struct Writer<'f> {
     records: u64,
     places: u64,
     delays: Option<File>,
-    wrong: Option<Wrong>,
+    wrong: Option<Instead<W>>,
 }
 
 /// Where the name of a token is when it is at this place.
@@ -69,13 +76,13 @@ pub fn version_number(data: &[u8]) -> Option<u64> {
     (number == 0 && data.len() == 8 || version(number) == data).then_some(number)
 }
 
-impl<'f> Writer<'f> {
+impl<W: Way> Writer<W> {
     /// The writer `index`, which has this tree.
-    pub fn new(files: &'f FileSystem, board: Board, index: usize, seed: u64, tree: Tree, wrong: Option<Wrong>) -> Self {
+    pub fn new(way: W, board: Board, index: usize, seed: u64, tree: Tree) -> Self {
         let slot = board.slot(index);
         let incarnation = slot.get(Field::Incarnation);
         Self {
-            volume: RegionVolume::over(files, b"").expect("the root"),
+            way,
             board,
             slot,
             index,
@@ -85,8 +92,19 @@ impl<'f> Writer<'f> {
             records: 0,
             places: 0,
             delays: File::open("/proc/thread-self/schedstat").ok(),
-            wrong,
+            wrong: None,
         }
+    }
+
+    /// The same, but that it does something wrong.
+    pub fn planted(mut self, wrong: Option<Instead<W>>) -> Self {
+        self.wrong = wrong;
+        self
+    }
+
+    /// Where its files are.
+    pub fn volume(&self) -> &W::Files {
+        self.way.volume()
     }
 
     /// Works for ever. `recovers`: begins with looking after the dead; the one who has nothing else to do then waits.
@@ -203,16 +221,16 @@ impl<'f> Writer<'f> {
         path(self.index, usize::from(index)).into_bytes()
     }
 
-    fn with_open(&self, name: &[u8], flags: i32, act: impl FnOnce(OpenFile) -> Answer<()>) -> Answer<()> {
-        let file = self.volume.open(None, name, flags, 0o644)?;
+    fn with_open(&self, name: &[u8], flags: i32, act: impl FnOnce(FileOf<W>) -> Answer<()>) -> Answer<()> {
+        let file = self.volume().open(None, name, flags, 0o644)?;
         let done = act(file);
-        self.volume.close(file)?;
+        self.volume().close(file)?;
         done
     }
 
     /// Writes all of it, also when a call takes a part.
-    pub fn write(&self, file: OpenFile, data: &[u8], at: Option<u64>) -> Answer<()> {
-        let count = self.volume.write(file, data, at)?;
+    pub fn write(&self, file: FileOf<W>, data: &[u8], at: Option<u64>) -> Answer<()> {
+        let count = self.volume().write(file, data, at)?;
         if count == data.len() { Ok(()) } else { Err(WRONG) }
     }
 
@@ -221,7 +239,7 @@ impl<'f> Writer<'f> {
     }
 
     fn act_on_own(&self, action: &Action) -> Answer<()> {
-        let (volume, name, other) = (&self.volume, self.name(action.path), self.name(action.other));
+        let (volume, name, other) = (self.volume(), self.name(action.path), self.name(action.other));
         let (offset, length) = (u64::from(action.offset), u64::from(action.length));
         let data = || bytes(action.tag, length as usize);
         let of = || Subject::Path(None, &name, false);
@@ -251,41 +269,23 @@ impl<'f> Writer<'f> {
             Deed::RemoveAttribute => volume.remove_attribute(of(), ATTRIBUTE),
             Deed::Reserve => self.allocate(&name, libc::FALLOC_FL_KEEP_SIZE, offset, length),
             Deed::Punch => self.allocate(&name, libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE, offset, length),
-            Deed::Map => self.with_open(&name, libc::O_RDWR, |file| self.store(file, offset, &data())),
+            Deed::Map => self.with_open(&name, libc::O_RDWR, |file| self.way.store(file, offset, &data())),
             _ => Err(WRONG),
         }
     }
 
     fn allocate(&self, name: &[u8], mode: i32, offset: u64, length: u64) -> Answer<()> {
-        self.with_open(name, libc::O_RDWR, |file| self.volume.allocate(file, mode, offset, length))
+        self.with_open(name, libc::O_RDWR, |file| self.volume().allocate(file, mode, offset, length))
     }
 
     fn seal(&self, name: &[u8]) -> Answer<()> {
         let user = crate::scratch::this_user();
         let caller = lifeboat_fs::Caller { uid: user.uid, gid: user.gid, groups: &[], umask: 0, checked: false };
-        let files = self.volume.files();
+        let files = self.way.file_system();
         let done = files
             .resolve(&caller, files.root(), name, lifeboat_fs::LastLink::Keep)
             .and_then(|inode| files.seal(&caller, inode));
         done.map(drop).map_err(|error| error.raw_os_error())
-    }
-
-    /// Stores as a program does that has the file mapped.
-    fn store(&self, file: OpenFile, offset: u64, data: &[u8]) -> Answer<()> {
-        let files = self.volume.files();
-        let (start, end) = (offset / 4096 * 4096, offset + data.len() as u64);
-        let mut pieces = Vec::new();
-        let pin = files.map(file, start, end - start, true, &mut |piece| pieces.push(piece));
-        let pin = pin.map_err(|error| error.raw_os_error())?;
-        for piece in pieces {
-            let (from, to) = (offset.max(piece.file_offset), end.min(piece.file_offset + piece.length));
-            if from < to {
-                let part = &data[(from - offset) as usize..(to - offset) as usize];
-                let place = piece.region_offset + (from - piece.file_offset);
-                files.region().write_bytes(place, part).map_err(|error| error.raw_os_error())?.fence();
-            }
-        }
-        files.unmap(pin).map_err(|error| error.raw_os_error())
     }
 
     fn act_in_common(&self, action: &Action) -> Answer<()> {
@@ -305,7 +305,7 @@ impl<'f> Writer<'f> {
                 self.write(file, &bytes(action.tag, action.length as usize), Some(at as u64))
             }),
             Deed::Sweep => {
-                let swept = self.volume.files().sweep();
+                let swept = self.way.file_system().sweep();
                 self.slot.set(Field::Sweeps, self.slot.get(Field::Sweeps) + 1);
                 swept.map(drop).map_err(|error| error.raw_os_error())
             }
@@ -315,7 +315,7 @@ impl<'f> Writer<'f> {
 
     fn look(&self, action: &Action) -> Answer<()> {
         let Some((_, content)) = self.tree.file(usize::from(action.path)) else { return Ok(()) };
-        let data = read_all(&self.volume, &self.name(action.path))?;
+        let data = read_all(self.volume(), &self.name(action.path))?;
         if data == content.data { Ok(()) } else { Err(WRONG) }
     }
 
@@ -323,7 +323,7 @@ impl<'f> Writer<'f> {
         let number = usize::from(action.path);
         let to = u64::from(action.offset) << 32 | u64::from(action.length);
         let (old, new) = (token(number, action.tag), token(number, to));
-        let done = self.volume.rename(None, old.as_bytes(), new.as_bytes(), 0);
+        let done = self.volume().rename(None, old.as_bytes(), new.as_bytes(), 0);
         let place = match done {
             Ok(()) => Some(to),
             Err(libc::ENOENT) => self.find_token(number)?,
@@ -336,9 +336,9 @@ impl<'f> Writer<'f> {
     }
 
     fn find_token(&self, number: usize) -> Answer<Option<u64>> {
-        let directory = self.volume.open(None, b"tokens", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        let names = self.volume.list(directory)?;
-        self.volume.close(directory)?;
+        let directory = self.volume().open(None, b"tokens", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let names = self.volume().list(directory)?;
+        self.volume().close(directory)?;
         let prefix = format!("{number}-");
         let places = names.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok()?.strip_prefix(&prefix));
         Ok(places.filter_map(|place| place.parse().ok()).next())
@@ -348,8 +348,8 @@ impl<'f> Writer<'f> {
         let own = format!("w{}-next", self.index);
         let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
         self.with_open(own.as_bytes(), flags, |file| self.write(file, &version(action.tag), None))?;
-        self.volume.rename(None, own.as_bytes(), CURRENT, 0)?;
-        version_number(&read_all(&self.volume, CURRENT)?).map(drop).ok_or(WRONG)
+        self.volume().rename(None, own.as_bytes(), CURRENT, 0)?;
+        version_number(&read_all(self.volume(), CURRENT)?).map(drop).ok_or(WRONG)
     }
 
     /// What it writes to the common log.
@@ -360,11 +360,9 @@ impl<'f> Writer<'f> {
     fn count_up_locked(&self) -> Answer<()> {
         self.with_open(COUNTER, libc::O_RDWR, |file| {
             let class = if self.incarnation.is_multiple_of(2) { LockClass::Process } else { LockClass::OpenFile };
-            let request = LockRequest { class, exclusive: true, start: 0, end: LOCK_TO_END };
-            let files = self.volume.files();
-            files.lock_file(file, &request, true).map_err(|error| error.raw_os_error())?;
+            self.way.lock(file, class)?;
             self.count_up(file)?;
-            files.unlock_file(file, class, 0, LOCK_TO_END).map_err(|error| error.raw_os_error())
+            self.way.unlock(file, class)
         })
     }
 
@@ -374,14 +372,14 @@ impl<'f> Writer<'f> {
     }
 
     /// Counts up, and looks whether anybody who lives does so at the same time.
-    fn count_up(&self, file: OpenFile) -> Answer<()> {
+    fn count_up(&self, file: FileOf<W>) -> Answer<()> {
         let before = self.board.common(Common::Holder).swap(self.incarnation, Ordering::SeqCst);
         let other_lives = before != 0
             && (0..WRITERS).any(|index| {
                 let slot = self.board.slot(index);
                 slot.get(Field::Incarnation) == before && slot.get(Field::Condemned) != before
             });
-        let data = self.volume.read(file, 8, Some(0))?;
+        let data = self.volume().read(file, 8, Some(0))?;
         let count = u64::from_le_bytes(data.try_into().map_err(|_| WRONG)?) + 1;
         self.write(file, &count.to_le_bytes(), Some(0))?;
         let alone = self.board.common(Common::Holder).swap(0, Ordering::SeqCst) == self.incarnation;
