@@ -162,6 +162,8 @@ fn room_of_a_mapping_comes_back_when_its_process_was_killed() {
     assert!(meanwhile + 2 * MIB <= whole, "the room of a living mapping was given away");
     volume.unlink(None, b"others").expect("unlink");
     mapper.kill();
+    assert!(files.sweep().expect("sweep") > 0, "nothing came back");
+    assert_eq!(files.sweep(), Ok(0), "the first sweep left something");
     let afterwards = fill(&files, "others");
     assert!(afterwards + MIB >= whole, "{afterwards} of {whole} bytes came back");
     let checked = check(&files);
