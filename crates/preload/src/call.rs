@@ -14,8 +14,8 @@ pub fn call<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -> Res
 /// As [`call`], for a caller that holds signals back already.
 pub fn call_held<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -> Result<T> {
     let file_system = state::file_system()?;
-    identity::with_caller(|who| match operation(file_system, who) {
-        Err(Errno::NOSPC | Errno::NFILE | Errno::DQUOT) if file_system.reap(None) > 0 => operation(file_system, who),
+    identity::with_caller(|who| match operation(&file_system, who) {
+        Err(Errno::NOSPC | Errno::NFILE | Errno::DQUOT) if file_system.reap(None) > 0 => operation(&file_system, who),
         result => result,
     })
 }
@@ -38,8 +38,8 @@ pub fn data<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
 #[inline(always)]
 fn data_held<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
     let file_system = state::file_system()?;
-    match operation(file_system) {
-        Err(Errno::NOSPC) => again_after_reaping(file_system, operation),
+    match operation(&file_system) {
+        Err(Errno::NOSPC) => again_after_reaping(&file_system, operation),
         result => result,
     }
 }
@@ -57,5 +57,5 @@ fn again_after_reaping<T>(file_system: &FileSystem, operation: impl Fn(&FileSyst
 pub fn call_once<T>(operation: impl FnOnce(&FileSystem, &Caller<'_>) -> Result<T>) -> Result<T> {
     let file_system = state::file_system()?;
     let _held = signals::hold();
-    identity::with_caller(|who| operation(file_system, who))
+    identity::with_caller(|who| operation(&file_system, who))
 }

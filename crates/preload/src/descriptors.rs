@@ -117,7 +117,7 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
         return close_in_kernel(descriptor);
     }
     let entry = remove(descriptor).ok_or(Errno::BADF)?;
-    end_process_locks(file_system, entry);
+    end_process_locks(&file_system, entry);
     match entry {
         entry if !entry.shared => {
             // SAFETY: a descriptor of ours that is open until it is closed below.
@@ -130,7 +130,7 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
         entry => {
             let inode = file_system.inode_of(entry.file);
             close_in_kernel(descriptor)?;
-            tags::release_if_unheld(file_system, entry.file, inode);
+            tags::release_if_unheld(&file_system, entry.file, inode);
             Ok(())
         }
     }
@@ -190,8 +190,8 @@ pub fn vanished(descriptor: libc::c_int) {
 
 fn release(entry: Entry) {
     if let Ok(file_system) = state::file_system() {
-        end_process_locks(file_system, entry);
-        tags::release_if_unheld(file_system, entry.file, file_system.inode_of(entry.file));
+        end_process_locks(&file_system, entry);
+        tags::release_if_unheld(&file_system, entry.file, file_system.inode_of(entry.file));
     }
 }
 

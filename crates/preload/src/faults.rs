@@ -25,6 +25,8 @@ static SEGMENTATION: Wanted = Wanted(UnsafeCell::new(default_action()));
 static BUS: Wanted = Wanted(UnsafeCell::new(default_action()));
 /// A page that is there without the right that was wanted.
 const SEGV_ACCERR: c_int = 2;
+/// A page whose protection key this thread has not opened.
+const SEGV_PKUERR: c_int = 4;
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
@@ -110,9 +112,9 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         // SAFETY: as above; the kernel's own bus errors have an address.
         explain(unsafe { (*info).si_addr() } as usize, code);
     }
-    if signal == libc::SIGSEGV && code == SEGV_ACCERR {
+    if signal == libc::SIGSEGV && matches!(code, SEGV_ACCERR | SEGV_PKUERR) {
         // SAFETY: as above.
-        explain_store(unsafe { (*info).si_addr() } as usize);
+        explain_stray(unsafe { (*info).si_addr() } as usize, code);
     }
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: see `Wanted`.
@@ -144,12 +146,13 @@ fn explain(address: usize, code: c_int) {
     ));
 }
 
-/// Says it when a stray store of the program met sealed data.
-fn explain_store(address: usize) {
+/// Says it when a pointer of the program led into the region.
+fn explain_stray(address: usize, code: c_int) {
     let Some(offset) = state::offset_in_region(address) else { return };
     let region = message::Shown(crate::environment::region());
+    let what = if code == SEGV_PKUERR { "reached into the region" } else { "stored into sealed data" };
     message::say(format_args!(
-        "{region}: the program stored into sealed data at offset {offset:#x} by a pointer of its own; nothing was changed"
+        "{region}: the program {what} at offset {offset:#x} by a pointer of its own; nothing was changed"
     ));
 }
 

@@ -40,7 +40,7 @@ fn make(inode: InodeId) -> Result<()> {
     let _held = signals::hold();
     let file_system = state::file_system()?;
     match file_system.make_fifo(inode) {
-        Err(Errno::BADF) if descriptors::restore(file_system) => file_system.make_fifo(inode),
+        Err(Errno::BADF) if descriptors::restore(&file_system) => file_system.make_fifo(inode),
         // Those who open a FIFO know a full system by this.
         Err(Errno::NOSPC) => Err(Errno::NFILE),
         made => made,

@@ -34,6 +34,7 @@ mod fifos;
 mod hooks;
 mod identity;
 mod kernels;
+mod keys;
 mod late_pages;
 mod limits;
 mod mappings;

@@ -118,7 +118,7 @@ pub fn map(file: OpenFile, wish: Wish, map: Map) -> Result<*mut c_void> {
             refused = refused.or(Some(Errno::UCLEAN));
             return;
         }
-        refused = show(file_system, base as usize + within, &piece, wish.protection, flags, map).err();
+        refused = show(&file_system, base as usize + within, &piece, wish.protection, flags, map).err();
     });
     drop(held);
     let kept = match (pinned, refused) {
@@ -298,10 +298,10 @@ pub fn show_late(address: usize) -> bool {
     let further = file_system.map_further(late.pin, offset, (to - from) as u64, &mut |piece| {
         let at = from + piece.file_offset.saturating_sub(offset) as usize;
         let inside = at >= from && at.checked_add(piece.length as usize).is_some_and(|end| end <= to);
-        shown &= inside && show(file_system, at, &piece, empty.protection, late.flags, late.map).is_ok();
+        shown &= inside && show(&file_system, at, &piece, empty.protection, late.flags, late.map).is_ok();
     });
     // The page itself may still be behind the end.
-    further.is_ok_and(|count| count > 0) && shown && is_within(file_system, late.pin, first)
+    further.is_ok_and(|count| count > 0) && shown && is_within(&file_system, late.pin, first)
 }
 
 fn is_within(file_system: &FileSystem, pin: Pin, offset: u64) -> bool {

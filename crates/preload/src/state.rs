@@ -2,7 +2,7 @@
 //! where the linker allows it; the region is attached at the first call that needs it.
 
 use crate::{
-    covered, descriptors, environment, faults, identity, limits, mappings, message, signals, streams, tags, trap,
+    covered, descriptors, environment, faults, identity, keys, limits, mappings, message, signals, streams, tags, trap,
     working_directory,
 };
 use core::cell::UnsafeCell;
@@ -90,12 +90,25 @@ pub fn initialise(environment: *const *const libc::c_char) -> bool {
     found
 }
 
+/// The file system; this thread may use the region as long as it lives.
+pub struct Attached(#[expect(dead_code, reason = "held until it is dropped")] keys::Opened);
+
+impl core::ops::Deref for Attached {
+    type Target = FileSystem;
+
+    #[inline(always)]
+    fn deref(&self) -> &FileSystem {
+        // SAFETY: values of this type are made in state READY, which is entered after the value was written and never left.
+        unsafe { (*FILE_SYSTEM.0.get()).assume_init_ref() }
+    }
+}
+
 /// The file system, attached if need be.
 ///
 /// # Errors
 /// ENXIO when the region cannot be attached; what keeps a forked child from registering itself.
 #[inline(always)]
-pub fn file_system() -> Result<&'static FileSystem> {
+pub fn file_system() -> Result<Attached> {
     if STATE.load(Ordering::Acquire) == READY {
         if owner().load(Ordering::Relaxed) == 0 {
             register_forked_child()?;
@@ -110,9 +123,10 @@ pub fn offset_in_region(address: usize) -> Option<u64> {
     if attached() { published().region().offset_of(address) } else { None }
 }
 
-fn published() -> &'static FileSystem {
-    // SAFETY: only called in state READY, which is entered after the value was written and never left.
-    unsafe { (*FILE_SYSTEM.0.get()).assume_init_ref() }
+/// Only to be called in state READY.
+#[inline(always)]
+fn published() -> Attached {
+    Attached(keys::Opened::begin())
 }
 
 fn owner() -> &'static AtomicU32 {
@@ -161,18 +175,18 @@ pub fn after_fork() {
 fn register_forked_child() -> Result<()> {
     let _held = signals::hold();
     match published().after_fork() {
-        Err(Errno::BADF) if descriptors::restore(published()) => published().after_fork()?,
+        Err(Errno::BADF) if descriptors::restore(&published()) => published().after_fork()?,
         Err(Errno::NOENT) => return Err(tags::tell_that_region_is_gone()),
         result => result?,
     }
-    mappings::adopt(published());
+    mappings::adopt(&published());
     owner().store(own_pid(), Ordering::Relaxed);
     Ok(())
 }
 
 #[cold]
 #[inline(never)]
-fn attach() -> Result<&'static FileSystem> {
+fn attach() -> Result<Attached> {
     if !configured() {
         return Err(NOT_ATTACHED);
     }
@@ -189,7 +203,7 @@ fn attach() -> Result<&'static FileSystem> {
         Ok(()) => {
             STATE.store(READY, Ordering::Release);
             streams::prepare();
-            descriptors::inherit_process_locks(published());
+            descriptors::inherit_process_locks(&published());
             Ok(published())
         }
         Err(error) => {
@@ -226,9 +240,7 @@ fn attach_now() -> Result<()> {
         ));
         NOT_ATTACHED
     })?;
-    if environment::guards() {
-        guard(&file_system);
-    }
+    let _open = if environment::guards() { Some(guard(&file_system)) } else { None };
     identity::note_umask();
     limits::note();
     make_owner_page();
@@ -238,14 +250,17 @@ fn attach_now() -> Result<()> {
     Ok(())
 }
 
-/// Closes sealed data to stores of the program. The handlers of faults were installed before.
-fn guard(file_system: &FileSystem) {
+/// Closes the region to the program, where the processor can, and sealed data to stores of any kind. The handlers of faults
+/// were installed before.
+fn guard(file_system: &FileSystem) -> keys::Opened {
+    let open = keys::protect(file_system.region());
     if let Err(error) = file_system.guard_sealed() {
         message::say(format_args!(
             "LIFEBOAT_GUARD: sealed data cannot be guarded (error {}); it is served unguarded",
             error.raw_os_error()
         ));
     }
+    open
 }
 
 /// Whether a store to `address` that was refused may be made now. For handlers: attaches nothing.

@@ -1,5 +1,7 @@
 /* Does to sealed data what a bug may do: stores through a pointer of its own into the region's mapping.
  *   stray_store FILE REGION stray    finds bytes of FILE in the mapping of REGION and stores there
+ *   stray_store FILE REGION anywhere stores into the middle of every mapping of REGION
+ *   stray_store FILE REGION cost     prints nanoseconds of a pread of 8 bytes
  *   stray_store FILE REGION reuse    unlinks FILE and fills others until its space is used again
  */
 #define _GNU_SOURCE
@@ -7,11 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static char buffer[1 << 20];
 
-static int stray(const char *file, const char *region) {
+static int stray(const char *file, const char *region, int anywhere) {
     char magic[64];
     int fd = open(file, O_RDONLY);
     if (fd < 0 || pread(fd, magic, sizeof magic, 4 << 20) != sizeof magic) return 2;
@@ -20,6 +23,10 @@ static int stray(const char *file, const char *region) {
     while (fgets(line, sizeof line, maps)) {
         unsigned long start, end;
         if (!strstr(line, region) || sscanf(line, "%lx-%lx", &start, &end) != 2) continue;
+        if (anywhere) {
+            *(volatile char *)(start + (end - start) / 2) = 1;
+            continue;
+        }
         char *at = memmem((char *)start, end - start, magic, sizeof magic);
         if (at) {
             *(volatile char *)(at + 8) ^= 1;
@@ -27,7 +34,21 @@ static int stray(const char *file, const char *region) {
             return 0;
         }
     }
-    return 3;
+    return anywhere ? 0 : 3;
+}
+
+static int cost(const char *file) {
+    enum { CALLS = 1000000 };
+    struct timespec begin, end;
+    char bytes[8];
+    int fd = open(file, O_RDONLY);
+    if (fd < 0) return 2;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int i = 0; i < CALLS; i++)
+        if (pread(fd, bytes, sizeof bytes, 4096 + i % 1000 * 8) != sizeof bytes) return 3;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    printf("%.1f\n", ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) / CALLS);
+    return 0;
 }
 
 static int fill(const char *name, int value) {
@@ -57,5 +78,8 @@ static int reuse(const char *file) {
 
 int main(int count, char **words) {
     if (count != 4) return 1;
-    return strcmp(words[3], "stray") == 0 ? stray(words[1], words[2]) : reuse(words[1]);
+    const char *what = words[3];
+    if (strcmp(what, "reuse") == 0) return reuse(words[1]);
+    if (strcmp(what, "cost") == 0) return cost(words[1]);
+    return stray(words[1], words[2], strcmp(what, "anywhere") == 0);
 }

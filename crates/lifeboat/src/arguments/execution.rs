@@ -31,7 +31,7 @@ pub struct ExecArguments {
     /// Also serve system calls that the program makes past libc, and say where they are made
     #[arg(long)]
     pub trap_raw: bool,
-    /// Map sealed data read-only in the program, so that a stray store of its own cannot change it
+    /// Map sealed data read-only in the program, and close the region to it between calls where the processor has protection keys
     #[arg(long)]
     pub guard: bool,
     /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run; or `none`

@@ -38,11 +38,11 @@ fn lock_whole(file: OpenFile, operation: c_int) -> Result<()> {
     let exclusive = match operation & !libc::LOCK_NB {
         libc::LOCK_SH => false,
         libc::LOCK_EX => true,
-        libc::LOCK_UN => return release(file_system, file, LockClass::Whole, (0, LOCK_TO_END)),
+        libc::LOCK_UN => return release(&file_system, file, LockClass::Whole, (0, LOCK_TO_END)),
         _ => return Err(Errno::INVAL),
     };
     let request = LockRequest { class: LockClass::Whole, exclusive, start: 0, end: LOCK_TO_END };
-    acquire(file_system, file, &request, wait)
+    acquire(&file_system, file, &request, wait)
 }
 
 /// First and last byte that a `struct flock` means.
@@ -79,7 +79,7 @@ fn find_conflict(file: OpenFile, class: LockClass, asked: libc::flock) -> Result
     let exclusive = !own && is_exclusive(asked.l_type)?;
     let file_system = state::file_system()?;
     let _held = signals::hold();
-    let (start, end) = range_of(file_system, file, &asked)?;
+    let (start, end) = range_of(&file_system, file, &asked)?;
     let request = LockRequest { class, exclusive, start, end };
     let mut told = asked;
     let found = match own {
@@ -101,12 +101,12 @@ fn find_conflict(file: OpenFile, class: LockClass, asked: libc::flock) -> Result
 
 fn change(file: OpenFile, class: LockClass, asked: &libc::flock, wait: bool) -> Result<()> {
     let file_system = state::file_system()?;
-    let (start, end) = range_of(file_system, file, asked)?;
+    let (start, end) = range_of(&file_system, file, asked)?;
     if asked.l_type as c_int == libc::F_UNLCK {
-        return release(file_system, file, class, (start, end));
+        return release(&file_system, file, class, (start, end));
     }
     let request = LockRequest { class, exclusive: is_exclusive(asked.l_type)?, start, end };
-    acquire(file_system, file, &request, wait)
+    acquire(&file_system, file, &request, wait)
 }
 
 /// A lock command of `fcntl` on a file of ours.

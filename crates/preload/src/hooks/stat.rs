@@ -181,7 +181,7 @@ fn configuration(name: c_int) -> libc::c_long {
 fn uncovered(answer: c_int, into: *mut libc::stat) -> c_int {
     // SAFETY: the kernel has just written there.
     if answer == 0 && unsafe { covered::is_number((*into).st_dev, (*into).st_ino) } {
-        return give(state::file_system().and_then(|file_system| put_stat(file_system, file_system.root(), into)));
+        return give(state::file_system().and_then(|file_system| put_stat(&file_system, file_system.root(), into)));
     }
     answer
 }
