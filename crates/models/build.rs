@@ -5,8 +5,20 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Modules of the region that are taken as they are.
-const REGION: &[&str] =
-    &["commit", "high_water", "image", "lane", "lock", "owner", "process", "recovery", "space", "user", "words"];
+const REGION: &[&str] = &[
+    "announcements",
+    "commit",
+    "high_water",
+    "image",
+    "lane",
+    "lock",
+    "owner",
+    "process",
+    "recovery",
+    "space",
+    "user",
+    "words",
+];
 
 /// Modules of the file system that are not taken: what walks a whole region, or changes mappings.
 const NOT_OF_FILES: &[&str] = &["check", "guard", "lib"];

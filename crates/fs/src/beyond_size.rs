@@ -10,7 +10,8 @@ use crate::map_word::Target;
 use crate::{Errno, Result, TRIES};
 use core::sync::atomic::Ordering;
 use lifeboat_region::MustFence;
-use lifeboat_region::lane::{Lane, each_announced_range};
+use lifeboat_region::announcements::each_announced_range;
+use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;
 
 /// So many writers that live can be spared at once when bytes beyond the size are zeroed.

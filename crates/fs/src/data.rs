@@ -11,7 +11,7 @@ use crate::inode::{self, InodeId, SIZE_LARGEST, size_of, size_word};
 use crate::map_word::Target;
 use crate::pieces::Source;
 use crate::read::check_range;
-use crate::sweep::Room;
+use crate::room::Room;
 use crate::{Errno, Result};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;

@@ -43,6 +43,7 @@ mod read;
 mod read_dir;
 mod release;
 pub mod rename;
+mod room;
 mod seal;
 mod sweep;
 mod truncate;

@@ -2,55 +2,35 @@
 
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, size_of};
+use crate::room::{Awaited, Room};
 use crate::truncate::{TASK_RELEASE, TASK_TRIM};
 use crate::{Errno, Result};
 use lifeboat_region::MustFence;
+use lifeboat_region::announcements::{Announced, announced_number};
 use lifeboat_region::image::Image;
-use lifeboat_region::lane::{Announced, Lane, Task, announced_number};
+use lifeboat_region::lane::{Lane, Task};
 use lifeboat_region::layout::{CELL, SWEEP_LOCK};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::recovery::{self, Finish};
-use lifeboat_region::space::{self, Class, Unit};
-use rustix::thread::{Timespec, nanosleep};
+use lifeboat_region::space::{self, Class};
 
 /// What a sweep did.
-struct Swept {
+pub(crate) struct Swept {
     /// Units and inodes freed.
     freed: u64,
     /// Units that stay in limbo only as long as operations that are under way.
-    awaited: u64,
+    pub(crate) awaited: Awaited,
 }
 
-/// How often an operation that finds the region full waits for space that others are about to let go of, each time twice
-/// as long: an eighth of a second in all.
-const WAITS: u32 = 7;
-
-/// The search for room of one operation.
-pub(crate) struct Room {
-    sweeps: u32,
-    awaited: bool,
-}
-
-impl Room {
-    pub(crate) const fn new() -> Room {
-        Room { sweeps: 0, awaited: false }
-    }
-
-    /// Reclaims what dead processes hold and what nobody touches any more, after a while also what operations under way
-    /// have let go of. False when the region is full. No lock may be held, and nothing announced.
-    pub(crate) fn make(&mut self, fs: &FileSystem) -> Result<bool> {
-        if let Some(waited) = self.sweeps.checked_sub(1) {
-            if !self.awaited || waited == WAITS {
-                return Ok(false);
-            }
-            let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 << waited };
-            // Woken early by a signal, it has waited less.
-            let _ = nanosleep(&pause);
-        }
-        self.sweeps += 1;
-        self.awaited = fs.sweep_all()?.awaited > 0;
-        Ok(true)
-    }
+/// What becomes of a unit in limbo.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Limbo {
+    /// It is free.
+    Freed,
+    /// An operation under way may touch it.
+    Awaited,
+    /// A mapping shows it, or somebody else was faster.
+    Stays,
 }
 
 impl Finish for FileSystem {
@@ -139,7 +119,7 @@ impl FileSystem {
         self.sweep_all().map(|swept| swept.freed)
     }
 
-    fn sweep_all(&self) -> Result<Swept> {
+    pub(crate) fn sweep_all(&self) -> Result<Swept> {
         self.sweep_with(&mut |_| true)
     }
 
@@ -156,10 +136,13 @@ impl FileSystem {
         self.reap(None);
         self.drop_dead_pins()?;
         self.sweep_kernel_nodes()?;
-        let mut swept = Swept { freed: 0, awaited: 0 };
+        let mut swept = Swept { freed: 0, awaited: Awaited::new() };
         space::each_unit(self.region(), |unit, owner| {
             match (owner.state, owner.kind) {
-                (State::Limbo, _) => unless_damaged(self.leave_limbo(&unit, owner, &mut swept))?,
+                (State::Limbo, _) => match self.leave_limbo(unit.owner_at, owner, false) {
+                    Ok(Limbo::Awaited) => swept.awaited.note(unit.owner_at, owner),
+                    left => swept.freed += u64::from(unless_damaged(left.map(|left| left == Limbo::Freed))?),
+                },
                 (State::Live, Kind::Inode) if unit.class == Class::Cell => {
                     let inode = InodeId::new(unit.at / CELL, owner.generation);
                     if self.links(inode) == Ok(0) {
@@ -173,9 +156,9 @@ impl FileSystem {
         Ok(swept)
     }
 
-    /// Frees a unit in limbo if no writer and no mapping can touch it. Under the lock of the inode that it belonged to,
-    /// so that no transaction about it is half applied.
-    fn leave_limbo(&self, unit: &Unit, owner: Owner, swept: &mut Swept) -> Result<()> {
+    /// Frees a unit in limbo if no writer and no mapping can touch it; `outlived`: no writer can, that is known. Under the lock
+    /// of the inode that it belonged to, so that no transaction about it is half applied.
+    pub(crate) fn leave_limbo(&self, owner_at: u64, owner: Owner, outlived: bool) -> Result<Limbo> {
         let number = owner.holder as u64;
         let cell_owner_at = space::find_owner(self.region(), Class::Cell, number * CELL);
         let lane = self.lane()?;
@@ -189,16 +172,15 @@ impl FileSystem {
                 Err(error) => return Err(error),
             }
         }
-        if may_be_touched(owner.kind, announced_number(self.region(), number, lane.index())?) {
-            swept.awaited += 1;
-            return Ok(());
+        if !outlived && may_be_touched(owner.kind, announced_number(self.region(), number, lane.index())?) {
+            return Ok(Limbo::Awaited);
         }
         if owner.mapped && self.is_pinned_number(number)? {
-            return Ok(());
+            return Ok(Limbo::Stays);
         }
         let (old, new) = (owner.encode(), owner.freed().encode());
-        swept.freed += self.region().commit_exchange(unit.owner_at, old, new, MustFence::nothing())? as u64;
-        Ok(())
+        let freed = self.region().commit_exchange(owner_at, old, new, MustFence::nothing())?;
+        Ok(if freed { Limbo::Freed } else { Limbo::Stays })
     }
 
     fn release_orphan(&self, inode: InodeId, is_nameless: &mut dyn FnMut(InodeId) -> bool) -> Result<bool> {

@@ -17,6 +17,7 @@
 //!
 //! The transaction word is the commit: before it nothing has happened, after it everything will.
 
+use crate::announcements::ONLY_WAITS;
 use crate::high_water;
 use crate::image::{self, Image};
 use crate::layout::{CELL, INODE_SEQUENCE, LANE_ENTRIES, LANE_HEADER, LANE_HIGH_WATER};
@@ -254,76 +255,8 @@ fn raise_high_water(region: &Region, index: u32) -> Result<()> {
     high_water::raise(region, LANE_HIGH_WATER, index as u64 + 1)
 }
 
-fn claimed_lanes(region: &Region) -> Result<u64> {
+pub(crate) fn claimed_lanes(region: &Region) -> Result<u64> {
     high_water::read(region, LANE_HIGH_WATER, region.geometry().lanes)
-}
-
-/// What other operations have announced about an inode.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Announced {
-    /// Nothing.
-    Nothing,
-    /// Somebody waits for its lock: its cell must stay what it is.
-    Waiting,
-    /// Somebody may touch what belongs to it without its lock.
-    Touching,
-}
-
-/// A range that ends before it starts: nothing is touched.
-const ONLY_WAITS: (u64, u64) = (1, 0);
-
-/// What operations, other than the one in lane `except`, have announced about `inode`. Call after unlinking what must not
-/// be reused: either the other sees it unlinked, or this sees the other.
-pub fn announced(region: &Region, inode: u64, except: Option<u32>) -> Result<Announced> {
-    most_announced(region, except, |hazard| hazard == inode)
-}
-
-/// As [`announced`], for whatever inode has or had this number (the low 40 bits of an inode id).
-pub fn announced_number(region: &Region, number: u64, except: u32) -> Result<Announced> {
-    most_announced(region, Some(except), |hazard| hazard != 0 && hazard & ((1 << 40) - 1) == number)
-}
-
-fn most_announced(region: &Region, except: Option<u32>, is_meant: impl Fn(u64) -> bool) -> Result<Announced> {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let claimed = claimed_lanes(region)?;
-    let mut most = Announced::Nothing;
-    for index in (0..claimed as u32).filter(|&index| Some(index) != except) {
-        let at = region.lane_at(index)?;
-        if !is_meant(region.word(at + HAZARD)?.load(Ordering::SeqCst)) {
-            continue;
-        }
-        if (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?) != ONLY_WAITS {
-            return Ok(Announced::Touching);
-        }
-        most = Announced::Waiting;
-    }
-    Ok(most)
-}
-
-/// Calls `each` with start and end of every range that an operation of a living process announced in `inode`, but for
-/// the operation in lane `except`. What the dead announced is not in anybody's way.
-pub fn each_announced_range(
-    region: &Region,
-    inode: u64,
-    except: u32,
-    mut each: impl FnMut(u64, u64) -> Result<()>,
-) -> Result<()> {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let claimed = claimed_lanes(region)?;
-    for index in (0..claimed as u32).filter(|&index| index != except) {
-        let at = region.lane_at(index)?;
-        if region.word(at + HAZARD)?.load(Ordering::SeqCst) != inode {
-            continue;
-        }
-        let (start, end) = (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?);
-        let claim = claim_of(region.load(at + CLAIM)?);
-        if let Some(claim) = claim
-            && image::is_alive(region, claim.image)?
-        {
-            each(start, end)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether the operation that had lane `index` in `generation` still has it.

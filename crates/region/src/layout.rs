@@ -39,6 +39,8 @@ pub const FILE_LOCK_WAITS: u64 = RUN_WORDS + 192;
 pub const FILE_LOCK_HIGH_WATER: u64 = RUN_WORDS + 256;
 /// Bytes of an image slot.
 pub const IMAGE: u64 = 64;
+/// Most lanes that a region has.
+pub const LANES_LARGEST: u64 = 1024;
 /// Bytes of a lane: a header of [`LANE_HEADER`] bytes, then redo entries.
 pub const LANE: u64 = 4096;
 /// Bytes of a lane before its redo entries.
@@ -113,7 +115,7 @@ impl Geometry {
             return None;
         }
         let images = clamp(length >> 16, 256, 1024);
-        let lanes = clamp(length >> 20, 64, 1024);
+        let lanes = clamp(length >> 20, 64, LANES_LARGEST);
         let open_files = clamp(length >> 16, 1024, 65536);
         let pins = clamp(length >> 17, 512, 16384);
         let file_locks = clamp(length >> 17, 512, 32768);

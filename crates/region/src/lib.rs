@@ -8,6 +8,7 @@
 //! memory that others may write is only reached through atomics or copy routines.
 #![cfg_attr(not(test), no_std)]
 
+pub mod announcements;
 pub mod budget;
 pub mod carrier;
 pub mod commit;

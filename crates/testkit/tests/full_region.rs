@@ -1,6 +1,7 @@
 //! The fear: a full region loses what it held, or stays full after files are removed.
 
 use lifeboat_fs::FileSystem;
+use lifeboat_region::lane::Lane;
 use lifeboat_testkit::child::{self, Role, report, setting};
 use lifeboat_testkit::command::Mounted;
 use lifeboat_testkit::random::bytes;
@@ -9,6 +10,7 @@ use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{ScratchRegion, attach, check};
 use lifeboat_testkit::volume::{Answer, RegionVolume, Volume};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -63,6 +65,56 @@ fn assert_holds<V: Volume>(volume: &V, name: &str, tag: u64, piece: usize, size:
 fn assert_clean(files: &FileSystem) {
     let checked = check(files);
     assert!(checked.is_clean(), "{checked}");
+}
+
+/// Two operations on an inode that come and go, and are never both away.
+fn come_and_go(files: &FileSystem, inode: u64, own: usize, turn: &AtomicUsize, end: &AtomicBool) {
+    let lane = Lane::claim(files.region()).expect("a lane");
+    let announce = || lane.announce(inode, 0, u64::MAX).expect("announce");
+    announce();
+    turn.fetch_add(1, Ordering::SeqCst);
+    // Two arrivals, then by turns.
+    while !end.load(Ordering::Relaxed) {
+        let now = turn.load(Ordering::SeqCst);
+        if now < 2 || now % 2 != own {
+            std::thread::yield_now();
+            continue;
+        }
+        lane.withdraw().expect("withdraw");
+        std::thread::sleep(Duration::from_micros(20));
+        announce();
+        turn.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn room_of_a_removed_file_is_had_beside_readers_of_it_who_are_never_all_away() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("readers", 32 * MIB);
+    let files = region.attach();
+    let volume = volume(&files);
+    let size = fill(&volume, "large", 1, MIB as usize);
+    let open = volume.open(None, b"large", libc::O_RDONLY, 0).expect("open");
+    let inode = files.inode_of(open).expect("its inode").to_word();
+    volume.close(open).expect("close");
+    let (turn, end) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for own in 0..2 {
+            let (files, turn, end) = (&files, &turn, &end);
+            scope.spawn(move || come_and_go(files, inode, own, turn, end));
+        }
+        while turn.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        volume.unlink(None, b"large").expect("unlink");
+        let other = volume.open(None, b"other", libc::O_CREAT | libc::O_WRONLY, 0o644).expect("create");
+        let written = volume.write(other, &bytes(2, 4 * MIB as usize), None);
+        end.store(true, Ordering::Relaxed);
+        assert_eq!(written, Ok(4 * MIB as usize), "of {size} bytes that were let go");
+        volume.close(other).expect("close");
+    });
+    assert_holds(&volume, "other", 2, 4 * MIB as usize, 4 * MIB);
+    assert_clean(&files);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! Either the writer sees the unlinking or the unlinker sees the writer: asked of two real processors, with the real
 //! words of a region. (Each stores one word and loads another: processors let the load go first unless they are told.)
 
-use lifeboat_region::lane::{Announced, Lane, announced};
+use lifeboat_region::announcements::{Announced, announced};
+use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::CHUNK;
 use lifeboat_region::{MustFence, Region};
 use lifeboat_testkit::processors;

@@ -239,10 +239,13 @@ impl Walk<'_> {
         }
         self.break_inode(child.number());
         let right = mode & !(inode::TYPE_MASK as u64) | (kind as u64) << 12;
-        match (right ^ mode).count_ones() {
-            1 => self.find_word(Fault::Mode(child.number()), Remedy::FlipBack, mode_at, right),
-            _ => self.name(Fault::Mode(child.number())),
+        // Of an inode that was wiped a type is one bit away, and the rest is not there.
+        if (right ^ mode).count_ones() == 1 && self.fs.links(child).is_ok() {
+            return self.find_word(Fault::Mode(child.number()), Remedy::FlipBack, mode_at, right);
         }
+        // What it is not known to be, it may have had names.
+        self.names_whole = false;
+        self.name(Fault::Mode(child.number()))
     }
 
     fn bad_entry(&mut self, entry: &Entry) -> Result<()> {

@@ -111,7 +111,9 @@ impl Walk<'_> {
         let agree = word & 3 != 2
             || (region.load(at + 32)? == !region.load(at + 8)?
                 && region.load(at + 24)? as u32 == !((region.load(at + 24)? >> 32) as u32));
-        if !agree || (self.alone && !own && word & 4 == 0) {
+        // A tag tells whether a descriptor is left somewhere, but only of what is open.
+        let is_left = word & 4 == 0 || word & 3 != 2;
+        if !agree || (self.alone && !own && is_left) {
             let remedy = if own { Remedy::None } else { Remedy::Free };
             self.find_word(Fault::OpenFile(at), remedy, at, word & !0xffff)?;
         }

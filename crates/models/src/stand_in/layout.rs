@@ -15,6 +15,8 @@ pub const INODE_SEQUENCE: u64 = 8;
 /// As the product's.
 pub const IMAGE: u64 = 64;
 /// As the product's, smaller.
+pub const LANES_LARGEST: u64 = 64;
+/// As the product's, smaller.
 pub const LANE: u64 = LANE_HEADER + 24 * LANE_ENTRIES as u64;
 /// As the product's.
 pub const LANE_HEADER: u64 = 192;
