@@ -8,10 +8,10 @@
 
 use super::contents::{Place, belongs};
 use super::entries::Entry;
-use super::{ADOPTED, Fault, Remedy, Walk};
+use super::{ADOPTED, Fault, Lacking, Remedy, Walk};
 use crate::NAME_LONGEST;
 use crate::Result;
-use crate::directory::{CHILD, KEY, NEXT};
+use crate::directory::{KEY, NEXT};
 use crate::file_system::FileSystem;
 use crate::inode::InodeId;
 use crate::map_word::Target;
@@ -19,7 +19,7 @@ use crate::types::Caller;
 use lifeboat_region::DAMAGED;
 use lifeboat_region::layout::{CELL, ENTRY};
 use lifeboat_region::owner::{Kind, Owner};
-use lifeboat_region::space::{self, ChunkState, Class};
+use lifeboat_region::space::{self, ChunkState, Class, Unit};
 
 /// Entries behind a word that are looked at; with more there is no repair.
 const LONGEST: usize = 64;
@@ -64,6 +64,16 @@ pub(super) struct Chain {
 pub(super) struct LostName {
     dir: InodeId,
     at: u64,
+}
+
+/// An entry that nothing leads to.
+pub(super) enum Unlinked {
+    /// A name of this directory that this inode lost.
+    Lost(InodeId, InodeId),
+    /// The inode is called so there, by another entry: it got its name back.
+    Replaced,
+    /// It is not whole, or its directory is not there.
+    Unknown,
 }
 
 impl LostName {
@@ -215,30 +225,43 @@ impl Walk<'_> {
         Ok(fits.then_some(lost))
     }
 
-    /// For each of these inodes, which have no name, the only entry that nothing leads to and that says how it was called.
-    pub(super) fn lost_names(&self, nameless: &[Option<InodeId>; ADOPTED]) -> Result<[Option<LostName>; ADOPTED]> {
+    /// For each of these inodes, which lack a name, an entry that nothing leads to and that says how it was called: the only one,
+    /// or any, if it lacks them all.
+    pub(super) fn lost_names(&self, lacking: &[Option<Lacking>; ADOPTED]) -> Result<[Option<LostName>; ADOPTED]> {
         let (region, mut lost, mut twice) = (self.region(), [None; ADOPTED], [false; ADOPTED]);
-        if nameless.iter().all(Option::is_none) {
+        if lacking.iter().all(Option::is_none) {
             return Ok(lost);
         }
         for chunk in 0..region.geometry().chunks as u32 {
             let ChunkState::Used(Class::Entry) = space::chunk(region, chunk)?.1 else { continue };
             space::each_unit_of(region, chunk, Class::Entry, |unit, word| {
-                let child = InodeId::from_word(region.load(unit.at + CHILD)?);
-                let Some(index) = nameless.iter().position(|inode| *inode == Some(child)) else { return Ok(()) };
-                if let Some(dir) = self.directory_of(word)?
-                    && !self.marks.has_bit(unit.at / ENTRY)
-                    && self.is_whole(&Entry::load(region, dir, unit.at, 0, (0, 0))?)?
+                if !self.marks.has_bit(unit.at / ENTRY)
+                    && let Unlinked::Lost(dir, child) = self.unlinked_entry(&unit, word)?
+                    && let Some(index) = lacking.iter().flatten().position(|lacking| lacking.inode == child)
                 {
                     twice[index] |= lost[index].replace(LostName { dir, at: unit.at }).is_some();
                 }
                 Ok(())
             })?;
         }
-        for (lost, _) in lost.iter_mut().zip(twice).filter(|(_, twice)| *twice) {
-            *lost = None;
+        for ((lost, lacking), _) in lost.iter_mut().zip(lacking.iter().flatten()).zip(twice).filter(|(_, twice)| *twice)
+        {
+            *lost = lost.filter(|_| lacking.lacks_all);
         }
         Ok(lost)
+    }
+
+    /// What an entry that nothing leads to is.
+    pub(super) fn unlinked_entry(&self, unit: &Unit, word: u64) -> Result<Unlinked> {
+        let Some(dir) = self.directory_of(word)? else { return Ok(Unlinked::Unknown) };
+        if !self.is_whole(&Entry::load(self.region(), dir, unit.at, 0, (0, 0))?)? {
+            return Ok(Unlinked::Unknown);
+        }
+        let mut name = [0; NAME_LONGEST];
+        let (length, _, child) = self.fs.entry(dir, unit.at, &mut name)?;
+        let found = self.fs.name(&name[..length as usize]).and_then(|name| self.fs.find(dir, &name));
+        let is_called_so = found.is_ok_and(|found| found.is_some_and(|found| found.child == child));
+        Ok(if is_called_so { Unlinked::Replaced } else { Unlinked::Lost(dir, child) })
     }
 
     /// The directory that an entry with this owner word belongs to.

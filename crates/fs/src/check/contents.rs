@@ -1,5 +1,6 @@
 //! What inodes refer to: maps of files, indices of directories, attributes; and the owner words of all that.
 
+use super::chains::Unlinked;
 use super::{Fault, Phase, Remedy, Walk, flipped_back};
 use crate::attribute_block::AttributeBlock;
 use crate::checksum::{Checksum, State as ChecksumState};
@@ -8,7 +9,7 @@ use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target};
 use crate::{PATH_LONGEST, Result};
 use lifeboat_region::layout::{BLOCK, CELL, ENTRY, EXTENT};
 use lifeboat_region::owner::{Kind, Owner, State};
-use lifeboat_region::space::{self, ChunkState, Class};
+use lifeboat_region::space::{self, ChunkState, Class, Unit};
 
 /// Where a map word lies, which says what it can be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -361,6 +362,16 @@ impl Walk<'_> {
         }
     }
 
+    fn note_unlinked_entry(&mut self, unit: &Unit, word: u64, dir: u64) -> Result<()> {
+        match self.unlinked_entry(unit, word)? {
+            Unlinked::Lost(_, child) => self.lost.add(child.number()),
+            Unlinked::Replaced => return Ok(()),
+            Unlinked::Unknown => {}
+        }
+        self.forgetful.set_bit(dir);
+        Ok(())
+    }
+
     /// Notes whom units without a reference belong to, and cells whose owner word is damaged.
     pub(super) fn owners(&mut self) -> Result<()> {
         let region = self.region();
@@ -370,6 +381,9 @@ impl Walk<'_> {
                 match Owner::decode(word) {
                     Some(owner) if owner.state == State::Live && !self.marks.has_bit(unit.at / ENTRY) => {
                         self.leaky.set_bit(owner.holder as u64);
+                        if class == Class::Entry {
+                            self.note_unlinked_entry(&unit, word, owner.holder as u64)?;
+                        }
                     }
                     None if class == Class::Cell => {
                         self.broken.set_bit(unit.at / CELL);

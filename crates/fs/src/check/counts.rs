@@ -1,6 +1,6 @@
 //! What inodes say of themselves, how much they have, and what nobody refers to.
 
-use super::{Fault, Phase, Remedy, Walk};
+use super::{Fault, Lacking, Phase, Remedy, Walk};
 use crate::inode::{self, InodeId, links_of, links_word, size_of, size_word};
 use crate::{Errno, Result};
 use lifeboat_region::layout::{CELL, ENTRY};
@@ -110,7 +110,7 @@ impl Walk<'_> {
         let says = size_of(word);
         if says != names || word >> 48 != 0 {
             let fault = Fault::Names(dir.number(), says, names);
-            if self.leaky.has_bit(dir.number()) {
+            if self.forgetful.has_bit(dir.number()) {
                 self.break_inode(dir.number());
                 return self.name(fault);
             }
@@ -167,21 +167,26 @@ impl Walk<'_> {
             }
             // Whether it had lost its name or was unlinked while open, nothing says.
             Err(_) if !named => self.name(Fault::Links(number, word & 0xffff_ffff, 0)),
-            _ if !named => self.nameless(inode, is_directory),
             _ => {
+                let lost = self.lost.count(number) as u64;
+                let lacks = said.map_or(0, |says| says.saturating_sub(has));
+                let lacking = Lacking { inode, has_names: named, lacks_all: lacks >= lost };
                 let fault = Fault::Links(number, word & 0xffff_ffff, has);
-                self.find_word(fault, Remedy::Recompute, at, links_word(has))
+                match lost {
+                    _ if !named => self.lacks_name(Fault::Nameless(number), lacking, is_directory),
+                    1.. if lacks > 0 => self.lacks_name(fault, lacking, is_directory || !lacking.lacks_all),
+                    _ => self.find_word(fault, Remedy::Recompute, at, links_word(has)),
+                }
             }
         }
     }
 
-    fn nameless(&mut self, inode: InodeId, is_directory: bool) -> Result<()> {
-        let fault = Fault::Nameless(inode.number());
-        let free = self.nameless.iter_mut().find(|place| place.is_none());
+    /// Has it named when the walk is over, unless nobody can know how.
+    fn lacks_name(&mut self, fault: Fault, lacking: Lacking, is_unknown: bool) -> Result<()> {
+        let free = self.lacking.iter_mut().find(|place| place.is_none());
         match free {
-            Some(place) if !is_directory => {
-                *place = Some(inode);
-                // Given below, when the walk is over.
+            Some(place) if !is_unknown => {
+                *place = Some(lacking);
                 self.summary.findings += 1;
                 (self.report)(super::Finding { fault, remedy: Remedy::GiveName });
                 Ok(())

@@ -33,7 +33,7 @@ use lifeboat_region::{MustFence, Region, process};
 
 /// Walks that a repair makes at most: what one of them mends may show what another has to mend.
 const ROUNDS: u32 = 24;
-/// Inodes without a name that get one in one round.
+/// Inodes that lack a name and get one in one round.
 const ADOPTED: usize = 64;
 
 /// What a check saw.
@@ -90,10 +90,24 @@ struct Walk<'w> {
     /// Whether every name there is was met.
     names_whole: bool,
     any_broken: bool,
-    nameless: [Option<InodeId>; ADOPTED],
+    /// Names that nothing leads to any more, of the inode in each cell.
+    lost: Scratch,
+    /// One bit for each cell: a directory that may have more names than were met.
+    forgetful: Scratch,
+    lacking: [Option<Lacking>; ADOPTED],
     mended: u64,
     report: &'w mut dyn FnMut(Finding),
     summary: CheckSummary,
+}
+
+/// An inode that has fewer names than it says.
+#[derive(Clone, Copy)]
+struct Lacking {
+    inode: InodeId,
+    /// It has others.
+    has_names: bool,
+    /// It lacks as many as there are lost entries that name it, so each of them is right.
+    lacks_all: bool,
 }
 
 /// While it lives, this process takes nothing apart for its count of links alone.
@@ -137,10 +151,10 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
         };
         let mut walk = Walk::new(fs, true, &mut mended)?;
         walk.round()?;
-        let (nameless, done) = (walk.nameless, walk.mended);
-        let lost = walk.lost_names(&nameless)?;
+        let (lacking, done) = (walk.lacking, walk.mended);
+        let lost = walk.lost_names(&lacking)?;
         drop(walk);
-        let adopted = adopt(fs, &nameless, &lost)?;
+        let adopted = adopt(fs, &lacking, &lost)?;
         if done + adopted == 0 {
             break;
         }
@@ -153,10 +167,12 @@ pub fn repair(fs: &FileSystem, report: &mut dyn FnMut(Finding)) -> Result<u64> {
 /// of damage, the walk says.
 fn sweep(fs: &FileSystem) -> Result<u64> {
     let mut any = false;
-    let mut freed = unless_damaged(fs.sweep_where(&mut |_| {
+    let swept = fs.sweep_where(&mut |_| {
         any = true;
         false
-    }))?;
+    });
+    // Without a lane nothing can be swept; who has them all the walk says, too.
+    let mut freed = unless_damaged(if swept == Err(Errno::NOLCK) { Ok(0) } else { swept })?;
     if any {
         let mut unheard = |_| ();
         let mut walk = Walk::new(fs, false, &mut unheard)?;
@@ -167,18 +183,22 @@ fn sweep(fs: &FileSystem) -> Result<u64> {
     Ok(freed)
 }
 
-/// Names inodes that have none: as they were called, if an entry is left that says so, or by their numbers in `lost+found`.
-fn adopt(fs: &FileSystem, nameless: &[Option<InodeId>], lost: &[Option<LostName>]) -> Result<u64> {
+/// Names inodes that lack a name: as they were called, if an entry is left that says so; those without any else by their numbers
+/// in `lost+found`.
+fn adopt(fs: &FileSystem, lacking: &[Option<Lacking>], lost: &[Option<LostName>]) -> Result<u64> {
     const PLACE: &[u8] = b"lost+found";
     let uid = rustix::process::geteuid().as_raw();
     let who = Caller { uid, gid: rustix::process::getegid().as_raw(), groups: &[], umask: 0o077, checked: true };
     let mut count = 0;
-    for (inode, lost) in nameless.iter().zip(lost) {
-        let Some(inode) = *inode else { continue };
+    for (lacking, lost) in lacking.iter().zip(lost) {
+        let Some(Lacking { inode, has_names, .. }) = *lacking else { continue };
         if let Some(lost) = lost
             && lost.give_back(fs, &who, inode).is_ok()
         {
             count += 1;
+            continue;
+        }
+        if has_names {
             continue;
         }
         match fs.mkdir(&who, fs.root(), PLACE, 0o700) {
@@ -233,7 +253,9 @@ impl<'w> Walk<'w> {
             votes: Scratch::new(length / CHUNK * 4 + 1)?,
             names_whole: true,
             any_broken: false,
-            nameless: [None; ADOPTED],
+            lost: Scratch::new(length / CELL / 2 + 1)?,
+            forgetful: cells()?,
+            lacking: [None; ADOPTED],
             mended: 0,
             report,
             summary: CheckSummary::default(),

@@ -6,7 +6,7 @@ use super::population::{Population, SIZE};
 use crate::random::Random;
 use crate::volume::{RegionVolume, Volume};
 use lifeboat_fs::FileSystem;
-use lifeboat_region::layout::{CELL, CHUNK};
+use lifeboat_region::layout::{CELL, CHUNK, LANE};
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::space;
 
@@ -86,9 +86,12 @@ pub fn cases(files: &FileSystem) -> (Vec<Case>, Vec<Case>) {
     let zeros = |start: u64, count: u64| (0..count).map(|index| (start + index * 8, 0)).collect::<Vec<_>>();
     let g = files.region().geometry();
     always.push(case("a directory's inode is all zeros", &zeros(many, CELL / 8)));
+    always.push(case("a directory forgets its entries, one of them a hard link", &[(at("deep/er/est") + ROOT, 0)]));
     always.push(case("the inode of a directory with a hard link is all zeros", &zeros(at("deep/er/est"), CELL / 8)));
     let open_files = (0..g.open_files * 8).map(|index| (g.open_files_at + index * 8, u64::MAX)).collect::<Vec<_>>();
     always.push(case("all open files are ones", &open_files));
+    let lanes = (0..g.lanes * LANE / 8).map(|index| (g.lanes_at + index * 8, u64::MAX)).collect::<Vec<_>>();
+    always.push(case("all lanes are ones", &lanes));
     always.push(case("no chunk is used", &zeros(g.chunk_words_at, g.chunks)));
     always.extend(ring_beside_lost_entries(files, many));
     found.extend(entries(files, many));
