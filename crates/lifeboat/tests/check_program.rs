@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lifeboat_testkit::programs::is_installed;
-use lifeboat_testkit::random::Random;
-use lifeboat_testkit::report::skipped;
+use lifeboat_testkit::random::{Random, seed};
+use lifeboat_testkit::report::{line, sized, skipped};
 use lifeboat_testkit::scratch::{ScratchDirectory, is_root};
 use support::{Ended, end, lifeboat};
 
@@ -321,8 +321,9 @@ fn no_damaged_program_stops_the_command_or_takes_it_long() {
     let hooks = bench.hooks(&["open"]);
     let whole = fs::read(bench.build("whole", WALKER, &[])).unwrap();
     let damaged = bench.path("damaged");
-    let mut random = Random::new(7);
-    for round in 0..150 {
+    let (seed, rounds) = (seed(7), sized(150, 3000, 50_000));
+    let (mut random, mut refused) = (Random::new(seed), 0);
+    for round in 0..rounds {
         let mut bytes = whole.clone();
         match round % 3 {
             0 => bytes.truncate(random.below(whole.len() as u64) as usize),
@@ -336,6 +337,9 @@ fn no_damaged_program_stops_the_command_or_takes_it_long() {
         let ended = end(command.env("LIFEBOAT_PRELOAD", &hooks));
         let is_answer = matches!(ended.code, Some(SERVED | MISSED | NEEDS_FUSE)) && ended.err.is_empty();
         let is_refusal = ended.code == Some(OPERATION) && ended.err.lines().count() == 1;
-        assert!(is_answer || is_refusal, "round {round}: {ended:?}");
+        assert!(is_answer || is_refusal, "seed {seed}, round {round}: {ended:?}");
+        refused += u64::from(is_refusal);
     }
+    assert!((1..rounds).contains(&refused), "{refused} of {rounds} refused");
+    line(&format!("fuzz: target=programs executions={rounds} refused={refused} crashes=0 seed={seed}"));
 }

@@ -13,7 +13,7 @@ use crate::region::{Region, out_of_the_way};
 use crate::{Errno, Result};
 use core::ffi::c_void;
 use rustix::fd::{IntoRawFd, OwnedFd};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::thread::Timespec;
 
@@ -28,8 +28,9 @@ fn open_lock_file(region: &Region, slot: u32, create: bool) -> Result<OwnedFd> {
     match rustix::fs::openat(region.images(), &path[..length], flags, Mode::empty()) {
         Err(Errno::NOENT) if create => {
             let file = rustix::fs::openat(region.images(), &path[..length], flags | OFlags::CREATE, SHARED_FILE)?;
-            // Whatever the program's mask; a file that somebody else has just made is as good.
-            let _ = rustix::fs::fchmod(&file, SHARED_FILE);
+            // Whatever the program's mask; a file that somebody else has just made is as good. By its name: a program that closes
+            // what it does not know may have made the descriptor another's meanwhile.
+            let _ = rustix::fs::chmodat(region.images(), &path[..length], SHARED_FILE, AtFlags::empty());
             Ok(file)
         }
         opened => opened,
