@@ -3,6 +3,7 @@
 use super::board::{Field, RECOVERER, WRITERS, now};
 use super::{Storm, stalled};
 use crate::stepping::judge::{Fault, FaultKind};
+use lifeboat_region::{Errno, image};
 use std::time::{Duration, Instant};
 
 /// Longest time that the killer waits after an announcement, in nanoseconds, as a power of two: most actions are shorter.
@@ -119,6 +120,7 @@ impl Storm<'_> {
                 return Err(Fault::new(FaultKind::Damage, text));
             }
             self.outcome.kills += 1;
+            self.gone.push(child as u32);
         }
         Ok(())
     }
@@ -165,9 +167,23 @@ impl Storm<'_> {
             _ => {}
         }
         let start = now();
-        let swept = self.files.sweep();
-        swept.map_err(|error| Fault::new(FaultKind::Damage, format!("recovering: errno {}", error.raw_os_error())))?;
+        while self.recovers_anybody()? {
+            // Who reads `/proc/PID` of a dead process keeps its memory, and so its witness, for a moment.
+            stalled("a proof of death", Duration::from_nanos(now() - start))?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.gone.clear();
         stalled("a recovery", Duration::from_nanos(now() - start)).map(drop)
+    }
+
+    /// Sweeps; whether somebody who was killed still has a slot.
+    fn recovers_anybody(&self) -> Result<bool, Fault> {
+        let failed =
+            |error: Errno| Fault::new(FaultKind::Damage, format!("recovering: errno {}", error.raw_os_error()));
+        self.files.sweep().map_err(failed)?;
+        let mut left = false;
+        image::attached(self.files.region(), |_, holder| left |= self.gone.contains(&holder.pid)).map_err(failed)?;
+        Ok(left)
     }
 
     /// Kills whoever lives, at the end.

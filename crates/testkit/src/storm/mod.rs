@@ -110,6 +110,8 @@ pub struct Storm<'f> {
     writers: [Option<i32>; WRITERS + 1],
     trees: [Tree; WRITERS],
     group: i32,
+    /// Process ids of those who were killed and not looked after yet.
+    gone: Vec<u32>,
     incarnations: u64,
     outcome: Outcome,
 }
@@ -155,6 +157,7 @@ impl<'f> Storm<'f> {
             writers: [None; WRITERS + 1],
             trees: std::array::from_fn(|_| Tree::default()),
             group: 0,
+            gone: Vec::new(),
             incarnations: 0,
             outcome: Outcome::default(),
         })
