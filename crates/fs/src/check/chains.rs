@@ -77,7 +77,7 @@ pub(super) enum Unlinked {
 }
 
 impl LostName {
-    /// Names the inode as the entry says. The entry itself is found as lost the next time, and freed.
+    /// Names the inode as the entry says. The entry itself is found as replaced the next time, and freed.
     pub(super) fn give_back(&self, fs: &FileSystem, who: &Caller<'_>, inode: InodeId) -> Result<()> {
         let mut name = [0; NAME_LONGEST];
         let (length, _, _) = fs.entry(self.dir, self.at, &mut name)?;
@@ -258,7 +258,7 @@ impl Walk<'_> {
             return Ok(Unlinked::Unknown);
         }
         let mut name = [0; NAME_LONGEST];
-        let (length, _, child) = self.fs.entry(dir, unit.at, &mut name)?;
+        let Ok((length, _, child)) = self.fs.entry(dir, unit.at, &mut name) else { return Ok(Unlinked::Unknown) };
         let found = self.fs.name(&name[..length as usize]).and_then(|name| self.fs.find(dir, &name));
         let is_called_so = found.is_ok_and(|found| found.is_some_and(|found| found.child == child));
         Ok(if is_called_so { Unlinked::Replaced } else { Unlinked::Lost(dir, child) })

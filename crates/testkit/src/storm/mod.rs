@@ -123,9 +123,7 @@ pub struct Storm<'f> {
 /// What went wrong in the harness itself; faults of the region are in the outcome.
 pub fn run(region: &Path, mount: Option<&Path>, plan: Plan) -> Result<Outcome, String> {
     let files = attach(region)?;
-    let mut storm = Storm::new(region, &files, plan)?;
-    storm.mount = mount.map(Path::to_path_buf);
-    storm.outcome.intercepted = mount.is_some();
+    let mut storm = Storm::new(region, mount, &files, plan)?;
     let ended = storm.rage();
     if let (Err(_), Some(copy)) = (&ended, std::env::var_os(KEEP)) {
         let _ = std::fs::copy(region.join("memory/region"), copy);
@@ -138,7 +136,7 @@ pub fn run(region: &Path, mount: Option<&Path>, plan: Plan) -> Result<Outcome, S
 }
 
 impl<'f> Storm<'f> {
-    fn new(region: &Path, files: &'f FileSystem, plan: Plan) -> Result<Self, String> {
+    fn new(region: &Path, mount: Option<&Path>, files: &'f FileSystem, plan: Plan) -> Result<Self, String> {
         let volume = RegionVolume::over(files, b"").map_err(|error| format!("the root: errno {error}"))?;
         let commons = Commons::make(&volume).map_err(|error| format!("the common files: errno {error}"))?;
         for writer in 0..WRITERS {
@@ -147,7 +145,7 @@ impl<'f> Storm<'f> {
         }
         Ok(Self {
             region: region.to_path_buf(),
-            mount: None,
+            mount: mount.map(Path::to_path_buf),
             files,
             volume,
             plan,
@@ -159,7 +157,7 @@ impl<'f> Storm<'f> {
             group: 0,
             gone: Vec::new(),
             incarnations: 0,
-            outcome: Outcome::default(),
+            outcome: Outcome { intercepted: mount.is_some(), ..Outcome::default() },
         })
     }
 

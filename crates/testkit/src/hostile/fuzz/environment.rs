@@ -5,7 +5,7 @@ use crate::command::{self, Mounted};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a line of the input sets, by its first byte.
@@ -41,7 +41,7 @@ impl Environment {
     }
 
     /// `cat` of a file with the variables that the input sets; those of the region where it sets none.
-    fn start(&self, input: &[u8], file: &std::path::Path) -> Command {
+    fn start(&self, input: &[u8], file: &Path) -> Command {
         let mut cat = Command::new("/bin/cat");
         cat.arg(file).env("LD_PRELOAD", &self.library).stdin(Stdio::null());
         cat.env(NAMES[0], self.mounted.directory()).env(NAMES[1], self.mounted.prefix());
@@ -52,6 +52,16 @@ impl Environment {
         }
         cat
     }
+}
+
+/// Whether the input sets a mount that the file lies below.
+fn may_cover(input: &[u8], file: &Path) -> bool {
+    let lines = input.split(|byte| *byte == b'\n').filter_map(|line| line.split_first());
+    let mounts = lines.filter(|(name, _)| NAMES[**name as usize % NAMES.len()] == "LIFEBOAT_MOUNT");
+    mounts.into_iter().any(|(_, value)| {
+        let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
+        !value.is_empty() && file.starts_with(OsStr::from_bytes(value))
+    })
 }
 
 impl Target for Environment {
@@ -66,10 +76,7 @@ impl Target for Environment {
                 return Err(format!("cat {} read something else: {said}", file.display()));
             }
             // What lies outside is refused only where the environment says that the mount covers it.
-            let mount =
-                input.split(|byte| *byte == b'\n').filter(|line| line.first().is_some_and(|byte| byte % 8 == 1));
-            let covers = |line: &[u8]| file.as_os_str().as_bytes().starts_with(line.get(1..2).unwrap_or_default());
-            if *file == self.outside && !output.status.success() && !mount.into_iter().any(covers) {
+            if *file == self.outside && !output.status.success() && !may_cover(input, file) {
                 return Err(format!("a file outside the mount is not read: {said}"));
             }
         }
