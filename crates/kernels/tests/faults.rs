@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{CHAINED, Mapping, PAGE, at_every_level, install_handler, pattern};
+use common::{BEHIND_EDGE, CHAINED, Mapping, PAGE, at_every_level, install_handler, pattern};
 use lifeboat_kernels::{Fault, checksum, copy_in, copy_in_checksum, copy_out, copy_string, fault, level, tuning, zero};
 
 /// Lengths on both sides of every change of method.
@@ -15,6 +15,7 @@ const LENGTHS: [usize; 30] = [
 ];
 
 const PAGES: usize = 20;
+const _: () = assert!(LENGTHS[LENGTHS.len() - 1] <= BEHIND_EDGE * PAGE);
 
 /// Copies and gives up the token: what was or was not written is not looked at by others.
 fn copy_in_only(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {

@@ -10,6 +10,10 @@ use lifeboat_kernels::{Level, fault, tuning};
 /// The smallest page of this architecture.
 pub const PAGE: usize = 4096;
 
+/// Pages behind an edge: more than any test asks for. Some routines begin at the end of their range, so with fewer they would
+/// write into whatever the kernel had mapped next.
+pub const BEHIND_EDGE: usize = 32;
+
 /// Bytes that differ from those 8, 64 or 4096 places on.
 pub fn pattern(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -67,11 +71,11 @@ impl Mapping {
         Mapping::new(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
 
-    /// Private memory of `pages` pages followed by one that cannot be touched.
+    /// Private memory of `pages` pages followed by [`BEHIND_EDGE`] that cannot be touched.
     pub fn with_edge(pages: usize) -> Mapping {
-        let mapping = Mapping::private(pages + 1);
-        // SAFETY: the last page of a mapping of our own.
-        let answer = unsafe { libc::mprotect(mapping.at(pages * PAGE).cast(), PAGE, libc::PROT_NONE) };
+        let mapping = Mapping::private(pages + BEHIND_EDGE);
+        // SAFETY: the last pages of a mapping of our own.
+        let answer = unsafe { libc::mprotect(mapping.at(pages * PAGE).cast(), BEHIND_EDGE * PAGE, libc::PROT_NONE) };
         assert_eq!(answer, 0, "mprotect: {}", std::io::Error::last_os_error());
         mapping
     }
