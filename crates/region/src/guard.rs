@@ -3,7 +3,7 @@
 //! Nothing is remembered about it: a store that faults asks the region whether the run is still one to be closed, and
 //! opens it if not. So other processes need not be told when a run becomes one or ceases to be.
 
-use crate::layout::CHUNK;
+use crate::layout::{CHUNK, EXTENT};
 use crate::owner::{Kind, Owner, State};
 use crate::region::Region;
 use crate::space::{self, Class};
@@ -31,13 +31,17 @@ impl Region {
     /// Whether every extent of a chunk is file data for whose inode `is_closed` says so. Asks nothing but the region's
     /// words, so it may be called by handlers of faults.
     pub fn is_wholly(&self, chunk: u32, mut is_closed: impl FnMut(u32) -> Result<bool>) -> Result<bool> {
-        let mut whole = false;
+        let mut closed = 0;
         let each = space::each_unit_of_chunk(self, chunk, |unit, owner| {
-            whole = unit.class == Class::Extent && is_data(&owner) && is_closed(owner.holder)?;
-            if whole { Ok(()) } else { Err(NO) }
+            if unit.class == Class::Extent && is_data(&owner) && is_closed(owner.holder)? {
+                closed += 1;
+                return Ok(());
+            }
+            Err(NO)
         });
         match each {
-            Ok(()) => Ok(whole),
+            // Clean extents, and those whose owner word is damaged, were not met.
+            Ok(()) => Ok(closed == CHUNK / EXTENT),
             Err(NO) => Ok(false),
             Err(error) => Err(error),
         }

@@ -376,6 +376,7 @@ impl Region {
 
 impl Deref for Region {
     type Target = Mapping;
+    #[inline]
     fn deref(&self) -> &Mapping {
         &self.mapping
     }

@@ -110,13 +110,20 @@ fn chunk_word_at(region: &Region, chunk: u32) -> Result<u64> {
     Ok(region.geometry().chunk_words_at + chunk as u64 * 8)
 }
 
-fn owner_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
+/// Where the owner words of a chunk's units are: that of unit 0, and from one to the next.
+fn owner_words(region: &Region, chunk: u32, class: Class) -> (u64, u64) {
     let g = region.geometry();
+    let records = g.owners_at + chunk as u64 * OWNERS_PER_CHUNK * OWNER;
     match class {
-        Class::Entry | Class::Cell => g.data_at + chunk as u64 * CHUNK + unit * 8,
-        Class::Block => g.owners_at + (chunk as u64 * OWNERS_PER_CHUNK + unit) * OWNER,
-        Class::Extent => g.owners_at + (chunk as u64 * OWNERS_PER_CHUNK + unit * (EXTENT / BLOCK)) * OWNER,
+        Class::Entry | Class::Cell => (g.data_at + chunk as u64 * CHUNK, 8),
+        Class::Block => (records, OWNER),
+        Class::Extent => (records, OWNER * (EXTENT / BLOCK)),
     }
+}
+
+fn owner_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
+    let (first, step) = owner_words(region, chunk, class);
+    first + unit * step
 }
 
 fn data_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
@@ -190,17 +197,21 @@ pub fn chunk_of(region: &Region, at: u64) -> Option<u32> {
     (chunk < region.geometry().chunks).then_some(chunk as u32)
 }
 
-/// Calls `each` with every unit of chunk `chunk`, as if it had units of `class`, and its owner word.
+/// Calls `each` with every unit of chunk `chunk` that is not clean, as if it had units of `class`, and its owner word.
 pub fn each_unit_of(
     region: &Region,
     chunk: u32,
     class: Class,
     mut each: impl FnMut(Unit, u64) -> Result<()>,
 ) -> Result<()> {
+    let (first, step) = owner_words(region, chunk, class);
     for unit in class.first_unit()..class.units() {
-        let owner_at = owner_at(region, chunk, class, unit);
-        let at = data_at(region, chunk, class, unit);
-        each(Unit { class, owner_at, at, clean: false }, region.load(owner_at)?)?;
+        let owner_at = first + unit * step;
+        // Most of a region is clean: such units are passed over before anything else is asked.
+        match region.load(owner_at)? {
+            0 => {}
+            word => each(Unit { class, owner_at, at: data_at(region, chunk, class, unit), clean: false }, word)?,
+        }
     }
     Ok(())
 }
@@ -418,22 +429,18 @@ fn all_free(region: &Region, chunk: u32, class: Class) -> Result<bool> {
     Ok(true)
 }
 
-/// Calls `each` for every unit of every chunk in use whose owner word can be read.
+/// Calls `each` for every unit of every chunk in use that is not clean and whose owner word can be read.
 pub fn each_unit(region: &Region, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
     (0..region.geometry().chunks as u32).try_for_each(|chunk| each_unit_of_chunk(region, chunk, &mut each))
 }
 
 /// As [`each_unit`], of one chunk.
 pub fn each_unit_of_chunk(region: &Region, chunk: u32, mut each: impl FnMut(Unit, Owner) -> Result<()>) -> Result<()> {
-    let word = region.load(chunk_word_at(region, chunk)?)?;
-    let Some(class) = Class::of_word(word) else { return Ok(()) };
-    for unit in class.first_unit()..class.units() {
-        let owner_at = owner_at(region, chunk, class, unit);
-        let Some(owner) = Owner::decode(region.load(owner_at)?) else { continue };
-        let clean = owner.state == State::Clean && word & DIRTY == 0;
-        each(Unit { class, owner_at, at: data_at(region, chunk, class, unit), clean }, owner)?;
-    }
-    Ok(())
+    let Some(class) = Class::of_word(region.load(chunk_word_at(region, chunk)?)?) else { return Ok(()) };
+    each_unit_of(region, chunk, class, |unit, word| match Owner::decode(word) {
+        Some(owner) => each(unit, owner),
+        None => Ok(()),
+    })
 }
 
 /// Free and used bytes.
@@ -455,19 +462,25 @@ pub struct SpaceUse {
 pub fn count(region: &Region) -> Result<SpaceUse> {
     let mut used = SpaceUse { total: region.geometry().chunks * CHUNK, ..SpaceUse::default() };
     for chunk in 0..region.geometry().chunks as u32 {
-        if state(region.load(chunk_word_at(region, chunk)?)?) == Some(FREE) {
+        let word = region.load(chunk_word_at(region, chunk)?)?;
+        if state(word) == Some(FREE) {
             used.unopened += CHUNK;
         }
-    }
-    each_unit(region, |unit, owner| {
-        match (unit.class, owner.is_free()) {
-            (Class::Block | Class::Extent, true) => used.free_in_data += unit.class.size(),
-            (Class::Cell, true) => used.free_cells += 1,
-            (Class::Cell, false) if owner.state == State::Live && owner.kind == Kind::Inode => used.inodes += 1,
-            _ => {}
+        let Some(class) = Class::of_word(word) else { continue };
+        let mut free = class.units() - class.first_unit();
+        each_unit_of(region, chunk, class, |_, word| {
+            let owner = Owner::decode(word);
+            free -= u64::from(!owner.is_some_and(|owner| owner.is_free()));
+            used.inodes +=
+                u64::from(owner.is_some_and(|owner| owner.state == State::Live && owner.kind == Kind::Inode));
+            Ok(())
+        })?;
+        match class {
+            Class::Block | Class::Extent => used.free_in_data += free * class.size(),
+            Class::Cell => used.free_cells += free,
+            Class::Entry => {}
         }
-        Ok(())
-    })?;
+    }
     Ok(used)
 }
 

@@ -52,10 +52,14 @@ impl Drop for TestPlace {
             names.push(*name);
             true
         });
-        for name in names {
-            let _ = self.place.remove(&name, RemoveMode::Force, &mut |_| false);
-        }
-        let _ = std::fs::remove_dir_all(&self.path);
+        let left: Vec<_> =
+            names.iter().filter_map(|name| self.place.remove(name, RemoveMode::Force, &mut |_| false).err()).collect();
+        let gone = match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        let clean = left.is_empty() && gone.is_ok();
+        assert!(clean || std::thread::panicking(), "{} stays: {left:?}, {gone:?}", self.path.display());
     }
 }
 

@@ -86,15 +86,15 @@ fn read_file(
                     break;
                 }
             };
-            let wrong = found.iter().zip(&data[at..]).position(|(is, must)| is != must && *is != 0);
-            if let Some(wrong) = wrong {
-                let at = start + (at + wrong) as u64;
-                match shows_own_block(volume, open, runs, at) {
-                    true => reading.displaced.push(format!("{path}: byte {at} is of another place of the file")),
-                    false => reading.foreign.push(format!("{path}: byte {at} is nobody's to show")),
-                }
-            }
             if found != data[at..at + here] {
+                let wrong = found.iter().zip(&data[at..]).position(|(is, must)| is != must && *is != 0);
+                if let Some(wrong) = wrong {
+                    let at = start + (at + wrong) as u64;
+                    match shows_own_block(volume, open, runs, at) {
+                        true => reading.displaced.push(format!("{path}: byte {at} is of another place of the file")),
+                        false => reading.foreign.push(format!("{path}: byte {at} is nobody's to show")),
+                    }
+                }
                 same = same.map(|_| false);
                 break;
             }
