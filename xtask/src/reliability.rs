@@ -2,6 +2,7 @@
 //! docs/reliability.md.
 
 use crate::failure::{Failure, Outcome};
+use crate::fuzz;
 use crate::run::Running;
 use crate::steps;
 use crate::tables::{Extent, put_rows};
@@ -19,8 +20,12 @@ const HARNESSES: &[(&str, &str)] = &[
     ("lifeboat-testkit", "killed_by_the_thousand"),
     ("lifeboat-testkit", "one_flipped_bit_in_any_metadata_byte"),
     ("lifeboat-testkit", "hostile_regions"),
-    ("lifeboat-testkit", "fuzzed_bytes"),
 ];
+
+/// What the fuzzers, built with counters of coverage, are called here.
+const FUZZERS: &str = "fuzz";
+/// Seconds for each of their targets, and with `--full`.
+const FUZZED: (u64, u64) = (60, 600);
 
 /// First words of such lines.
 const KINDS: &[&str] = &["storm", "hostile", "fuzz", "models", "guard"];
@@ -70,6 +75,13 @@ pub fn run(options: &Options) -> Outcome {
         }
         rows.push_str(&found.concat());
         println!("   {:.0} s", start.elapsed().as_secs_f64());
+    }
+    if wanted(FUZZERS) {
+        println!("== {FUZZERS}");
+        let seconds = if options.full { FUZZED.1 } else { FUZZED.0 };
+        let options = fuzz::Options::of_all(seconds, options.seed);
+        let output = fuzz::figures(&workspace, &folder, &options, &mut |line| println!("   {line}"))?;
+        rows.extend(output.lines().filter_map(row));
     }
     if rows.is_empty() {
         return Err(Failure::new("no harness has this in its name; without --only all are run"));

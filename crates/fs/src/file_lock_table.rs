@@ -224,13 +224,14 @@ impl FileSystem {
     }
 
     /// Where a new lock goes: the word that will refer to it, and what that refers to now. As in Linux, so that the
-    /// same one of several locks is reported: a holder's locks follow each other by their starts, new holders come last.
+    /// same one of several locks is reported: a holder's locks follow each other by their starts, new holders come last. Before one
+    /// with the same start: what is left of that one begins behind the new one.
     fn place_for(&self, inode: InodeId, holder: Holder, start: u64) -> Result<(u64, u64)> {
         let mut last = (inode.at() + inode::FILE_LOCKS, (self.lock_word_of(inode)? >> 32) as u16 as u64);
         let mut last_of_holder = None;
         let found = self.find_record(inode, |record| {
             let ours = record.holder == holder;
-            if ours && record.start > start {
+            if ours && record.start >= start {
                 return Ok(Some((record.link_at, self.index_of(record.at) + 1)));
             }
             if !ours && last_of_holder.is_some() {

@@ -202,6 +202,25 @@ fn any_sequence_of_locks_is_answered_as_on_tmpfs() {
 }
 
 #[test]
+fn of_several_locks_in_the_way_the_first_is_told() {
+    in_both_places("order", |place| {
+        let (mut owner, mut asker) = (place.worker(), place.worker());
+        for worker in [&mut owner, &mut asker] {
+            worker.works(&format!("open 0 2 {}", place.file("shared")));
+        }
+        // The end of the longer lock stays behind the shorter one, which took its beginning.
+        owner.works("set 0 0 0 0 0 0");
+        owner.works("set 0 0 1 0 0 5");
+        let answer = asker.ask("get 0 0 1 0 0 0");
+        assert!(answer.starts_with("type 1 whence 0 start 0 length 5 "), "{answer}");
+        owner.works("set 0 0 0 0 5 5");
+        owner.works("set 0 0 1 0 7 1");
+        let answer = asker.ask("get 0 0 1 0 5 0");
+        assert!(answer.starts_with("type 0 whence 0 start 5 length 2 "), "{answer}");
+    });
+}
+
+#[test]
 fn a_waiter_gets_the_lock_when_its_owner_lets_go_whatever_the_way() {
     in_both_places("waiters", |place| {
         let file = place.file("shared");

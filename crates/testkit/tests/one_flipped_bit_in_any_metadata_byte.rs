@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-const WORKERS: u64 = 2;
+/// More than processors: who is recovered is waited for now and then.
+const WORKERS: u64 = 6;
 /// Faults after which a worker gives up.
 const ENOUGH: usize = 12;
 

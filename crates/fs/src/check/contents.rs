@@ -4,6 +4,7 @@ use super::chains::Unlinked;
 use super::{Fault, Phase, Remedy, Walk, flipped_back};
 use crate::attribute_block::AttributeBlock;
 use crate::checksum::{Checksum, State as ChecksumState};
+use crate::directory::{KEY, digit};
 use crate::inode::{self, INLINE_LONGEST, InodeId, size_of};
 use crate::map_word::{EXTENTS_PER_NODE, HEIGHT_LARGEST, INDEX_WORDS, Target};
 use crate::{PATH_LONGEST, Result};
@@ -163,6 +164,17 @@ impl Walk<'_> {
             self.find_word(Fault::Owner(number, owner_at), Remedy::FlipBack, owner_at, right)?;
             return Ok(false);
         }
+        if to.class == Class::Entry
+            && !self.twice.has_bit(to.at / ENTRY)
+            && self.belongs_behind(inode, at, place, to.at)?
+            && self.is_a_missing_name(inode, to.at, at)?
+        {
+            // What the entry says nothing else does: it is the owner word that is wrong, however much of it.
+            let right = owner_word(word, to.kind, number);
+            self.lose(inode, place);
+            self.find_word(Fault::Owner(number, owner_at), Remedy::Recompute, owner_at, right)?;
+            return Ok(false);
+        }
         let of_another = Owner::decode(word).is_some_and(|owner| matches!(owner.state, State::Live | State::Limbo));
         let fault = if of_another { Fault::Shared(number, to.at) } else { Fault::Dangling(number, to.at) };
         if self.is_surely_not_meant(word, to)? {
@@ -201,15 +213,21 @@ impl Walk<'_> {
 
     /// Whether the unit with this owner word cannot be what a word that refers to it means: it belongs to another, was freed,
     /// or was never used. Otherwise its owner word may be what is wrong, by more than a bit: then what lies behind the unit is
-    /// not known, and must not be taken for what the word means.
+    /// not known, and must not be taken for what the word means. One owner word in eight of noise says that another has the unit:
+    /// that counts only if the other leads to it.
     fn is_surely_not_meant(&self, word: u64, to: Reference) -> Result<bool> {
-        Ok(match Owner::decode(word).map(|owner| owner.state) {
-            Some(State::Live | State::Limbo | State::Dirty) => true,
-            Some(State::Clean) => {
+        let Some(owner) = Owner::decode(word) else { return Ok(false) };
+        Ok(match owner.state {
+            State::Live | State::Limbo => {
+                let is_an_inode = owner.kind == Kind::Inode && owner.holder as u64 == to.at / CELL;
+                is_an_inode || self.twice.has_bit(to.at / ENTRY)
+            }
+            State::Dirty => true,
+            State::Clean => {
                 let words = (0..ENTRY / 8).map(|index| self.region().load(to.at + index * 8));
                 words.into_iter().all(|word| word == Ok(0))
             }
-            Some(State::Owned) | None => false,
+            State::Owned => false,
         })
     }
 
@@ -268,10 +286,13 @@ impl Walk<'_> {
             let fits = belongs(region.load(owner_at)?, to.kind, inode.number())
                 && !self.marks.has_bit(to.at / ENTRY)
                 && (!surely || self.is_in_its_place(inode, at, place, target)? == Some(true));
-            if let Target::Entry(entry) = target
-                && fits
-            {
-                return self.belongs_behind(inode, at, place, entry);
+            match target {
+                _ if !fits => return Ok(false),
+                Target::Entry(entry) => return self.belongs_behind(inode, at, place, entry),
+                Target::Index(node, height) if place != Place::Attributes => {
+                    return self.holds_what_it_must(place, node, height);
+                }
+                _ => {}
             }
             // A cell of attributes may be the block, or a node that leads to it.
             Ok(fits && (place != Place::Attributes || AttributeBlock::load(self.fs, inode, candidate).is_ok()))
@@ -282,6 +303,34 @@ impl Walk<'_> {
             None if word.is_power_of_two() => self.find_word(fault, Remedy::FlipBack, at, 0),
             None => self.name(fault),
         }
+    }
+
+    /// Whether an index node that no word leads to holds what one in `place` does, and not what one further below does: it may be
+    /// reached through the node that the word leads to now.
+    fn holds_what_it_must(&self, place: Place, node: u64, height: u8) -> Result<bool> {
+        let below = match place {
+            Place::Directory(depth) => Place::Directory(depth + 1),
+            _ => Place::Below(height),
+        };
+        let mut any = false;
+        for index in 0..INDEX_WORDS {
+            let target = match Target::decode(self.region().load(node + index * 8)?) {
+                Ok(Target::Hole) => continue,
+                Ok(target) => target,
+                Err(_) => return Ok(false),
+            };
+            let in_place = match (place, target) {
+                (Place::Directory(depth), Target::Entry(entry)) => {
+                    digit(self.region().load(entry + KEY)?, depth) == index
+                }
+                _ => below.admits(target).is_some(),
+            };
+            if !in_place {
+                return Ok(false);
+            }
+            any = true;
+        }
+        Ok(any)
     }
 
     fn file(&mut self, inode: InodeId, mode: u64, at: u64, place: Place, blocks: &mut u64) -> Result<()> {
@@ -405,7 +454,12 @@ pub(super) fn belongs(word: u64, kind: Kind, number: u64) -> bool {
 
 /// The owner word as it was, if a single bit of `word` keeps it from saying that its unit belongs to this inode.
 pub(super) fn owner_flipped_back(word: u64, kind: Kind, number: u64) -> Option<u64> {
+    let right = owner_word(word, kind, number);
+    ((word ^ right).count_ones() == 1).then_some(right)
+}
+
+/// The owner word of a unit that belongs to this inode, with what `word` says of the rest.
+fn owner_word(word: u64, kind: Kind, number: u64) -> u64 {
     let generation = (word >> 8) as u32 & 0xff_ffff;
-    let right = Owner { state: State::Live, kind, mapped: word & 0x80 != 0, generation, holder: number as u32 };
-    ((word ^ right.encode()).count_ones() == 1).then(|| right.encode())
+    Owner { state: State::Live, kind, mapped: word & 0x80 != 0, generation, holder: number as u32 }.encode()
 }

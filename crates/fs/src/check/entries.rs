@@ -220,6 +220,11 @@ impl Walk<'_> {
         Ok(self.is_whole(entry)? && self.lacks_this_name(entry)?)
     }
 
+    /// As [`Walk::is_missing`], of what lies at `at` as an entry of this directory, wherever it was met.
+    pub(super) fn is_a_missing_name(&self, dir: InodeId, at: u64, link_at: u64) -> Result<bool> {
+        self.is_missing(&Entry::load(self.region(), dir, at, link_at, (0, 0))?)
+    }
+
     fn lacks_this_name(&self, entry: &Entry) -> Result<bool> {
         let child = entry.child();
         let noted = self.noted_names.count(child.number()) as u64;

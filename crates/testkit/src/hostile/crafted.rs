@@ -216,6 +216,18 @@ pub fn met_before(files: &FileSystem) -> Vec<Case> {
         case("a file's owner word says that a lane has it", &[(owner_at, 0xffff_fffd_0000_0002)]),
         case("a link's target is longer than its place", &[(at("deep/long-link") + FILE_SIZE, 1 << 20)]),
     ];
+    let (many, small) = (at("many") / CELL, at("small") / CELL);
+    let walked = space::each_unit(files.region(), |unit, owner| {
+        if owner.kind == Kind::Entry && u64::from(owner.holder) == many {
+            // What follows in the chain may be one bit away from this entry.
+            let of_another = Owner { holder: small as u32, ..owner };
+            found.push(case("an entry's owner word says that another has it", &[(unit.owner_at, of_another.encode())]));
+            let in_limbo = Owner { kind: Kind::Data, ..of_another }.in_limbo();
+            found.push(case("an entry's owner word says that it is in limbo", &[(unit.owner_at, in_limbo.encode())]));
+        }
+        Ok(())
+    });
+    walked.expect("a whole region");
     let links =
         |at: &u64| case("a file without a name has a time as its links", &[(*at + LINKS, word(*at + MODIFIED))]);
     found.extend(nameless.iter().map(links));

@@ -9,6 +9,7 @@ use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::{LANE_HEADER, RUN_WORDS};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use std::time::Duration;
 /// Bytes of the region: tables, and chunks for every class of unit.
 pub const SIZE: u64 = 16 << 20;
 const PAGE: usize = 4096;
+/// Bytes that are compared at a time.
+const PIECE: usize = 1 << 20;
 /// The role of the process that dies with something of everything in its hands.
 pub const HOLDER: &str = "holder";
 const EXTENT: usize = 65536;
@@ -182,17 +185,48 @@ impl Population {
 
     /// Makes the region whole again.
     pub fn restore(&self) {
-        self.file.set_len(0).and_then(|()| self.file.set_len(SIZE)).expect("the region's length");
-        for (at, page) in &self.pages {
-            self.file.write_all_at(page, *at).expect("the region's bytes");
+        if self.file.metadata().expect("the region's file").len() != SIZE {
+            self.file.set_len(0).and_then(|()| self.file.set_len(SIZE)).expect("the region's length");
+            for (at, page) in &self.pages {
+                self.file.write_all_at(page, *at).expect("the region's bytes");
+            }
+            return;
         }
+        // Only what differs: new pages cost more than looking at old ones. Nothing but the above makes holes.
+        let mut found = vec![0; PIECE];
+        let mut at = self.seek(0, libc::SEEK_DATA);
+        while let Some(start) = at {
+            let end = self.seek(start, libc::SEEK_HOLE).unwrap_or(SIZE).min(start + PIECE as u64);
+            let found = &mut found[..(end - start) as usize];
+            self.file.read_exact_at(found, start).expect("the region's bytes");
+            for (index, page) in found.chunks(PAGE).enumerate() {
+                let page_at = start + (index * PAGE) as u64;
+                let whole = self.page(page_at);
+                if page != whole {
+                    self.file.write_all_at(whole, page_at).expect("the region's bytes");
+                }
+            }
+            at = self.seek(end, libc::SEEK_DATA);
+        }
+    }
+
+    /// The next data or hole of the file from `at` on.
+    fn seek(&self, at: u64, whence: i32) -> Option<u64> {
+        // SAFETY: moves the offset of our own descriptor, which nothing else uses.
+        let found = unsafe { libc::lseek(self.file.as_raw_fd(), at as i64, whence) };
+        u64::try_from(found).ok()
+    }
+
+    /// The page as it is in the whole region.
+    fn page(&self, at: u64) -> &[u8] {
+        const ZEROS: [u8; PAGE] = [0; PAGE];
+        let found = self.pages.binary_search_by_key(&at, |(at, _)| *at);
+        found.map_or(&ZEROS, |index| &self.pages[index].1)
     }
 
     /// The byte as it is in the whole region.
     pub fn byte(&self, at: u64) -> u8 {
-        let page = at - at % PAGE as u64;
-        let found = self.pages.binary_search_by_key(&page, |(at, _)| *at);
-        found.map_or(0, |index| self.pages[index].1[(at % PAGE as u64) as usize])
+        self.page(at - at % PAGE as u64)[(at % PAGE as u64) as usize]
     }
 
     /// The region's file, to be damaged.

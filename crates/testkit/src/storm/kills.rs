@@ -4,6 +4,7 @@ use super::board::{Field, RECOVERER, WRITERS, now};
 use super::{Storm, stalled};
 use crate::stepping::judge::{Fault, FaultKind};
 use lifeboat_region::{Errno, image};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// Longest time that the killer waits after an announcement, in nanoseconds, as a power of two: most actions are shorter.
@@ -169,7 +170,8 @@ impl Storm<'_> {
         let start = now();
         while self.recovers_anybody()? {
             // Who reads `/proc/PID` of a dead process keeps its memory, and so its witness, for a moment.
-            stalled("a proof of death", Duration::from_nanos(now() - start))?;
+            stalled("a proof of death", Duration::from_nanos(now() - start))
+                .map_err(|fault| Fault { text: format!("{}; {}", fault.text, self.what_is_left()), ..fault })?;
             std::thread::sleep(Duration::from_millis(1));
         }
         self.gone.clear();
@@ -184,6 +186,24 @@ impl Storm<'_> {
         let mut left = false;
         image::attached(self.files.region(), |_, holder| left |= self.gone.contains(&holder.pid)).map_err(failed)?;
         Ok(left)
+    }
+
+    /// What keeps those who were killed from being proved gone, as far as the kernel tells.
+    fn what_is_left(&self) -> String {
+        let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+        let mut found = format!("load {}", read("/proc/loadavg".into()).trim_end());
+        let locks = read("/proc/locks".into());
+        let _ = image::attached(self.files.region(), |image, holder| {
+            if self.gone.contains(&holder.pid) {
+                let file = std::fs::metadata(self.region.join(format!("images/{}", image.slot)));
+                let number = file.map_or(0, |file| file.ino());
+                let held: Vec<&str> = locks.lines().filter(|line| line.contains(&format!(":{number} "))).collect();
+                let process = read(format!("/proc/{}/stat", holder.pid));
+                found +=
+                    &format!("; slot {}, process {}: `{}`, locks {held:?}", image.slot, holder.pid, process.trim_end());
+            }
+        });
+        found
     }
 
     /// Kills whoever lives, at the end.
