@@ -58,7 +58,8 @@ pub fn run(options: &Options) -> Outcome {
         let start = Instant::now();
         let mut command = workspace::cargo();
         command.current_dir(&workspace.root).args(["test", "--quiet", "--package", package, "--test", test]);
-        command.args(["--", "--nocapture", "--include-ignored"]);
+        // One after the other: they hold calls to time limits.
+        command.args(["--", "--nocapture", "--include-ignored", "--test-threads=1"]);
         command.env("LIFEBOAT_BIN_DIR", &folder).env("LIFEBOAT_SEED", options.seed.to_string());
         if options.full {
             command.env("LIFEBOAT_FULL", "all");
