@@ -158,21 +158,10 @@ impl Walk<'_> {
             return Ok(!self.met.set_bit(to.at / ENTRY));
         }
         if !self.twice.has_bit(to.at / ENTRY)
-            && let Some(right) = owner_flipped_back(word, to.kind, number)
+            && let Some((right, remedy)) = self.right_owner(inode, at, place, to, word)?
         {
             self.lose(inode, place);
-            self.find_word(Fault::Owner(number, owner_at), Remedy::FlipBack, owner_at, right)?;
-            return Ok(false);
-        }
-        if to.class == Class::Entry
-            && !self.twice.has_bit(to.at / ENTRY)
-            && self.belongs_behind(inode, at, place, to.at)?
-            && self.is_a_missing_name(inode, to.at, at)?
-        {
-            // What the entry says nothing else does: it is the owner word that is wrong, however much of it.
-            let right = owner_word(word, to.kind, number);
-            self.lose(inode, place);
-            self.find_word(Fault::Owner(number, owner_at), Remedy::Recompute, owner_at, right)?;
+            self.find_word(Fault::Owner(number, owner_at), remedy, owner_at, right)?;
             return Ok(false);
         }
         let of_another = Owner::decode(word).is_some_and(|owner| matches!(owner.state, State::Live | State::Limbo));
@@ -182,6 +171,25 @@ impl Walk<'_> {
         }
         self.lose(inode, place);
         self.name(fault).map(|()| false)
+    }
+
+    /// What the owner word `word` of a unit that nothing else refers to should say, if that is known.
+    fn right_owner(
+        &self,
+        inode: InodeId,
+        at: u64,
+        place: Place,
+        to: Reference,
+        word: u64,
+    ) -> Result<Option<(u64, Remedy)>> {
+        if let Some(right) = owner_flipped_back(word, to.kind, inode.number()) {
+            return Ok(Some((right, Remedy::FlipBack)));
+        }
+        // What the entry says nothing else does: it is the owner word that is wrong, however much of it.
+        let is_entry = to.class == Class::Entry
+            && self.belongs_behind(inode, at, place, to.at)?
+            && self.is_a_missing_name(inode, to.at, at)?;
+        Ok(is_entry.then(|| (owner_word(word, to.kind, inode.number()), Remedy::Recompute)))
     }
 
     /// One of several words of one inode that refer to the same unit. Which of them is right, the owner word does not say; a
@@ -286,16 +294,14 @@ impl Walk<'_> {
             let fits = belongs(region.load(owner_at)?, to.kind, inode.number())
                 && !self.marks.has_bit(to.at / ENTRY)
                 && (!surely || self.is_in_its_place(inode, at, place, target)? == Some(true));
-            match target {
-                _ if !fits => return Ok(false),
-                Target::Entry(entry) => return self.belongs_behind(inode, at, place, entry),
-                Target::Index(node, height) if place != Place::Attributes => {
-                    return self.holds_what_it_must(place, node, height);
-                }
-                _ => {}
+            match (place, target) {
+                _ if !fits => Ok(false),
+                (_, Target::Entry(entry)) => self.belongs_behind(inode, at, place, entry),
+                // A cell of attributes may be the block, or a node that leads to it.
+                (Place::Attributes, _) => Ok(AttributeBlock::load(self.fs, inode, candidate).is_ok()),
+                (_, Target::Index(node, height)) => self.holds_what_it_must(place, node, height),
+                _ => Ok(true),
             }
-            // A cell of attributes may be the block, or a node that leads to it.
-            Ok(fits && (place != Place::Attributes || AttributeBlock::load(self.fs, inode, candidate).is_ok()))
         })?;
         match right {
             Some(right) => self.find_word(fault, Remedy::FlipBack, at, right),
