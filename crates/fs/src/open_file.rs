@@ -15,10 +15,10 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::{Errno, Result};
 use core::sync::atomic::Ordering;
+use lifeboat_region::MustFence;
 use lifeboat_region::image::{self, Image};
 use lifeboat_region::layout::OPEN_FILE;
-use lifeboat_region::{MustFence, process};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::OFlags;
 
 const FREE: u64 = 0;
 const OPENING: u64 = 1;
@@ -48,6 +48,10 @@ fn state_word(state: u64, image: Image, generation: u16) -> u64 {
 
 fn opener(word: u64) -> Image {
     Image { slot: (word >> 16) as u16 as u32, generation: (word >> 32) as u16 }
+}
+
+fn generation(word: u64) -> u16 {
+    (word >> 48) as u16
 }
 
 fn mode_of(flags: OFlags) -> OFlags {
@@ -119,8 +123,8 @@ impl FileSystem {
     }
 
     /// Which of the open files that had this number it is.
-    pub(crate) fn generation_of(&self, file: OpenFile) -> Result<u16> {
-        Ok((self.region().load(self.live(file)?)? >> 48) as u16)
+    pub fn generation_of(&self, file: OpenFile) -> Result<u16> {
+        Ok(generation(self.region().load(self.live(file)?)?))
     }
 
     /// Access mode and status flags, as `F_GETFL` tells them.
@@ -212,6 +216,18 @@ impl FileSystem {
         self.close_word(file, word, true).map(|_| ())
     }
 
+    /// Closes the open file of this generation if no descriptor of its placeholder is left in the system; one that was given to
+    /// somebody else meanwhile is left alone, and so is one whose placeholder was deleted. `before`: run first.
+    pub fn close_if_unheld(&self, file: OpenFile, which: u16, before: impl FnOnce()) -> Result<()> {
+        let word = self.region().load(self.live(file)?)?;
+        let tagged = word & TAGGED != 0 && generation(word) == which;
+        if !tagged || self.region().is_tag_held(file.0, which)? != Some(false) {
+            return Ok(());
+        }
+        before();
+        self.close_word(file, word, true).map(|_| ())
+    }
+
     /// Closes the open file with this state word. False when its inode is locked and `wait` is false.
     fn close_word(&self, file: OpenFile, word: u64, wait: bool) -> Result<bool> {
         let at = self.open_file_at(file)?;
@@ -278,30 +294,12 @@ impl FileSystem {
         }
         match held {
             Some(held) => Ok(held(file.0)),
-            None => Ok(self.tag_is_locked(file)?.unwrap_or(opener_lives)),
+            None => Ok(self.region().is_tag_held(file.0, generation(word))?.unwrap_or(opener_lives)),
         }
     }
 
     fn is_own(&self, image: Image) -> Result<bool> {
         Ok(image::has_own(self.region()) && image::own(self.region())? == image)
-    }
-
-    /// Asks the kernel whether a descriptor of the placeholder is open anywhere; `None` when the placeholder was deleted.
-    fn tag_is_locked(&self, file: OpenFile) -> Result<Option<bool>> {
-        let mut path = [0; 64];
-        let length = process::decimal(b"", file.0 as u64, b"", &mut path);
-        let Some(tags) = self.region().tags() else { return Ok(None) };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let tag = match rustix::fs::openat(tags, &path[..length], flags, Mode::empty()) {
-            Ok(tag) => tag,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(false)),
-            Err(Errno::WOULDBLOCK) => Ok(Some(true)),
-            Err(error) => Err(error),
-        }
     }
 
     /// Frees the open files that nobody holds any more; tells how many. `held` may answer for tagged ones (by number);

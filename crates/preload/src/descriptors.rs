@@ -128,9 +128,9 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
             closed
         }
         entry => {
-            let inode = file_system.inode_of(entry.file);
+            let generation = file_system.generation_of(entry.file);
             close_in_kernel(descriptor)?;
-            tags::release_if_unheld(&file_system, entry.file, inode);
+            tags::release_if_unheld(&file_system, entry.file, generation);
             Ok(())
         }
     }
@@ -191,7 +191,7 @@ pub fn vanished(descriptor: libc::c_int) {
 fn release(entry: Entry) {
     if let Ok(file_system) = state::file_system() {
         end_process_locks(&file_system, entry);
-        tags::release_if_unheld(&file_system, entry.file, file_system.inode_of(entry.file));
+        tags::release_if_unheld(&file_system, entry.file, file_system.generation_of(entry.file));
     }
 }
 

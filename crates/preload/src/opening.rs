@@ -167,10 +167,10 @@ fn last_link(flags: c_int) -> LastLink {
 fn place(file: OpenFile, flags: c_int) -> Result<c_int> {
     let file_system = state::file_system()?;
     // Until the placeholder is held and the file is marked so, it counts as open because this process lives.
-    let tag = match tags::open(file, flags) {
-        Err(Errno::BADF) if descriptors::restore(&file_system) => tags::open(file, flags),
+    let tag = file_system.generation_of(file).and_then(|generation| match tags::open(file, generation, flags) {
+        Err(Errno::BADF) if descriptors::restore(&file_system) => tags::open(file, generation, flags),
         tag => tag,
-    };
+    });
     let tag = tag.and_then(|tag| file_system.mark_tagged(file).map(|()| tag));
     match tag {
         Ok(tag) => {

@@ -1,14 +1,14 @@
 //! Placeholders: small files in the region's `tags/`, one per open file, whose kernel descriptors stand for ours.
 //!
-//! Every open file description of a tag holds a shared `flock`. The kernel drops it with the last descriptor in any
-//! process, however that goes: so whether an open file is still in use is a question to the kernel.
+//! Every open file description of a tag holds the open file (`lifeboat_region::tags`). The kernel ends that with the last
+//! descriptor in any process, however that goes: so whether an open file is still in use is a question to the kernel.
 
 use crate::{descriptors, message};
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Result};
+use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
 use lifeboat_region::Region;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
 /// Whether a write past the library into a placeholder can succeed.
@@ -38,7 +38,7 @@ fn folder() -> BorrowedFd<'static> {
 
 /// Opens the placeholder of a new open file: same access mode as the program asked for, the offset at the end of the
 /// number range, held.
-pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
+pub fn open(file: OpenFile, generation: u16, flags: i32) -> Result<OwnedFd> {
     let access = match flags & libc::O_ACCMODE {
         _ if flags & libc::O_PATH != 0 => OFlags::RDONLY,
         libc::O_WRONLY => OFlags::WRONLY,
@@ -62,8 +62,7 @@ pub fn open(file: OpenFile, flags: i32) -> Result<OwnedFd> {
         tag => tag?,
     };
     rustix::fs::seek(&tag, SeekFrom::Start(i64::MAX as u64))?;
-    // A reaper that is just testing the tag holds it for a moment.
-    retry(|| rustix::fs::flock(&tag, FlockOperation::LockShared))?;
+    lifeboat_region::tags::hold(&tag, generation, access == OFlags::WRONLY)?;
     Ok(tag)
 }
 
@@ -91,41 +90,19 @@ pub fn tell_that_region_is_gone() -> Errno {
     Errno::NXIO
 }
 
-fn retry(mut operation: impl FnMut() -> Result<()>) -> Result<()> {
-    loop {
-        match operation() {
-            Err(Errno::INTR) => {}
-            result => return result,
+/// Closes `file` in the region if no descriptor of it is left in the system. `generation`: of the time when it was open here;
+/// what has the number since then is left alone.
+pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, generation: Result<u16>) {
+    let tell = || {
+        let mut name = [0; 64];
+        let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        if let Ok(tag) = rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
+            tell_of_strays(&tag, file);
         }
-    }
-}
-
-/// The tag of `file`, held by us alone; `None` while some descriptor of it exists anywhere, or when the tag was deleted behind
-/// us, so that nobody can say.
-fn take(file: OpenFile) -> Option<OwnedFd> {
-    let mut name = [0; 64];
-    let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
-        Ok(tag) => match rustix::fs::flock(&tag, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Some(tag),
-            Err(_) => None,
-        },
-        Err(_) => None,
-    }
-}
-
-/// Closes `file` in the region if no descriptor of it is left in the system. `inode` is what it was open on: a number
-/// that was given to another open file meanwhile is left alone.
-pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, inode: Result<InodeId>) {
-    if let Some(tag) = take(file) {
-        // Still holding the tag: nobody can come to hold it, or to find it free, before the close is done.
-        tell_of_strays(&tag, file);
-        if inode.is_ok() && file_system.inode_of(file) == inode {
-            let _ = file_system.close(file);
-        }
-        drop(tag);
-    }
+    };
+    // Somebody else may have closed it first.
+    let _ = generation.and_then(|generation| file_system.close_if_unheld(file, generation, tell));
 }
 
 /// To be called before the last descriptor is closed. A placeholder is empty for ever, unless somebody wrote past the

@@ -1,7 +1,7 @@
 //! Sizes and offsets: where everything lies in a region of a given length.
 
 /// Layout version of this build. Other versions are refused untouched.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// First eight bytes of each superblock copy.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LIFEBOAT");
 

@@ -28,6 +28,8 @@ mod region;
 pub mod sleep;
 pub mod space;
 pub mod superblock;
+mod system_call;
+pub mod tags;
 pub mod user;
 mod words;
 

@@ -35,6 +35,9 @@ int main(int count, char **arguments)
     say("sendfile", call(SYS_sendfile, pipes[1], file, 0, 10));
     say("pread", call(SYS_pread64, file, (long)seen, 10, 0));
     say("pwrite", call(SYS_pwrite64, file, (long)bytes, 5, 0));
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    say("fcntl lock", call(SYS_fcntl, file, F_SETLK, (long)&whole, 0));
+    say("flock", call(SYS_flock, file, 2, 0, 0));
     lseek(file, 0, SEEK_SET);
     printf("the file: %zd %s\n", read(file, seen, sizeof seen), seen);
     fflush(stdout);

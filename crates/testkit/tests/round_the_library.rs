@@ -29,6 +29,8 @@ fn calls_past_the_library_fail_or_are_told_of() {
         assert_eq!(answers.get(loud), Some(&"EINVAL"), "{loud}: {out}{said}");
     }
     assert_eq!(answers.get("pread"), Some(&"0"), "{out}");
+    assert_eq!(answers.get("fcntl lock"), Some(&"EAGAIN"), "{out}");
+    assert_eq!(answers.get("flock"), Some(&"0"), "{out}");
     assert_eq!(answers.get("the file"), Some(&"10 0123456789"), "{out}{said}");
     let told = said.contains("were written into an open file") && said.contains("--trap-raw");
     match answers.get("pwrite") {
@@ -43,6 +45,9 @@ fn calls_past_the_library_fail_or_are_told_of() {
     if said.contains("is not to be had here") {
         return println!("skipped: trapping: {said}");
     }
-    assert!(out.contains("read: 10\n") && out.contains("pwrite: 5\n"), "{out}{said}");
+    assert!(
+        out.contains("read: 10\n") && out.contains("pwrite: 5\n") && out.contains("fcntl lock: 0\n"),
+        "{out}{said}"
+    );
     assert!(said.contains("round_c+0x"), "nobody was named: {said}");
 }

@@ -166,6 +166,11 @@ impl Region {
         None
     }
 
+    /// As in a region that no program under interception has used.
+    pub fn is_tag_held(&self, _number: u32, _generation: u16) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     /// As the product's.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry

@@ -9,6 +9,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::hugetlb::is_hugetlb;
 use crate::budget::for_each_line;
+use crate::system_call::{MADVISE, call};
 
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
@@ -175,37 +176,6 @@ fn mapping_start(line: &[u8]) -> Option<usize> {
 /// `start..start + length` must be a mapping of the caller's.
 unsafe fn collapse(start: *mut u8, length: usize) -> Result<(), Errno> {
     const MADV_COLLAPSE: usize = 25;
-    let answer: isize;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: madvise (28) with this advice reads and writes no memory of the program; the kernel clobbers rcx and r11.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            inlateout("rax") 28isize => answer,
-            in("rdi") start,
-            in("rsi") length,
-            in("rdx") MADV_COLLAPSE,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack)
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: madvise (233) with this advice reads and writes no memory of the program.
-    unsafe {
-        core::arch::asm!(
-            "svc 0",
-            in("x8") 233usize,
-            inlateout("x0") start => answer,
-            in("x1") length,
-            in("x2") MADV_COLLAPSE,
-            options(nostack)
-        );
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = (start, length, MADV_COLLAPSE);
-        answer = -(Errno::NOSYS.raw_os_error() as isize);
-    }
-    if answer == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(-answer as i32)) }
+    // SAFETY: this advice reads and writes no memory of the program; the range is a mapping by the caller's promise.
+    unsafe { call(MADVISE, [start as usize, length, MADV_COLLAPSE, 0, 0]) }.map(|_| ())
 }
