@@ -4,6 +4,7 @@ use crate::{signals, state, tags};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
+use lifeboat_region::DESCRIPTORS_ASIDE;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 
@@ -103,7 +104,8 @@ pub fn mark_all_shared() {
     }
 }
 
-fn mark_shared(descriptor: libc::c_int) {
+/// Another descriptor of the same open file may exist.
+pub fn mark_shared(descriptor: libc::c_int) {
     if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
         word.fetch_or(SHARED, Ordering::Relaxed);
     }
@@ -228,34 +230,64 @@ fn internal() -> [libc::c_int; 5] {
     state::file_system().map_or([-1; 5], |file_system| file_system.region().own_descriptors())
 }
 
-/// Opens again what somebody closed past this library (a raw `close_range`), under the numbers by which it is known.
-/// True when anything was missing.
+/// Opens the region's folders again when somebody closed them past this library (a raw `close_range`), under the numbers by which
+/// they are known. True when anything was missing.
 #[cold]
 pub fn restore(file_system: &FileSystem) -> bool {
-    let [directory, tags, images, file, _] = file_system.region().own_descriptors();
-    let wanted: [(libc::c_int, &[u8], OFlags); 4] = [
-        (directory, b"", OFlags::RDONLY | OFlags::DIRECTORY),
-        (images, b"/images", OFlags::RDONLY | OFlags::DIRECTORY),
-        (file, b"/memory/region", OFlags::RDWR),
-        (tags, b"/tags", OFlags::RDONLY | OFlags::DIRECTORY),
-    ];
-    let mut restored = false;
-    for (number, name, flags) in wanted {
-        let closed = borrow(number).is_ok_and(|number| rustix::io::fcntl_getfd(number) == Err(Errno::BADF));
-        restored |= closed && restore_one(number, name, flags).is_ok();
-    }
-    restored
+    let [directory, tags, images, _, _] = file_system.region().own_descriptors();
+    // Nothing but a place to start from: another thread may still use the number that one of them has for a moment as that of a
+    // file that was closed behind it.
+    let folder = OFlags::PATH | OFlags::DIRECTORY;
+    let parts = [(directory, &b""[..]), (images, b"/images"), (tags, b"/tags")];
+    (0..).zip(parts).fold(false, |restored, (at, (number, name))| {
+        restore_if_closed(Part { number, name, flags: folder, at }) || restored
+    })
 }
 
-fn restore_one(number: libc::c_int, name: &[u8], flags: OFlags) -> Result<()> {
+/// As [`restore`], of the region's file, which only mappings need: such a use of its momentary number could cut it short.
+#[cold]
+pub fn restore_file(file_system: &FileSystem) -> bool {
+    let [_, _, _, file, _] = file_system.region().own_descriptors();
+    restore_if_closed(Part { number: file, name: b"/memory/region", flags: OFlags::RDWR, at: 3 })
+}
+
+/// A descriptor that the region needs.
+struct Part {
+    /// By which it is known.
+    number: libc::c_int,
+    /// Below the region's directory.
+    name: &'static [u8],
+    flags: OFlags,
+    /// Which one it is.
+    at: libc::c_int,
+}
+
+/// Times that a descriptor is opened again which turned out to be something else: others close and open, too.
+const RESTORED_MAX: usize = 8;
+/// Numbers for each part, so that who restores one does not take the other for his.
+const NUMBERS_ASIDE: libc::c_int = 3;
+
+fn restore_if_closed(part: Part) -> bool {
+    let closed = borrow(part.number).is_ok_and(|number| rustix::io::fcntl_getfd(number) == Err(Errno::BADF));
+    closed && (0..RESTORED_MAX).any(|_| restore_one(&part).is_ok())
+}
+
+fn restore_one(part: &Part) -> Result<()> {
     let mut path = [0u8; crate::user::PATH_MAX];
     let folder = crate::environment::region();
-    let length = folder.len() + name.len();
+    let length = folder.len() + part.name.len();
     path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?[..folder.len()].copy_from_slice(folder);
-    path[folder.len()..length].copy_from_slice(name);
-    let opened = rustix::fs::open(&path[..length], flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    path[folder.len()..length].copy_from_slice(part.name);
+    let path = &path[..length];
+    let opened = rustix::fs::open(path, part.flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    // To where numbers are not taken and given up all the time; before that it may have become something else.
+    let opened = lifeboat_region::out_of_the_way(opened, DESCRIPTORS_ASIDE + NUMBERS_ASIDE * part.at);
+    let (found, meant) = (rustix::fs::fstat(&opened)?, rustix::fs::lstat(path)?);
+    if (found.st_dev, found.st_ino) != (meant.st_dev, meant.st_ino) {
+        return Err(Errno::AGAIN);
+    }
     let duplicate = libc_function!(c"dup3", fn(libc::c_int, libc::c_int, libc::c_int) -> libc::c_int);
-    match duplicate(rustix::fd::AsRawFd::as_raw_fd(&opened), number, libc::O_CLOEXEC) {
+    match duplicate(rustix::fd::AsRawFd::as_raw_fd(&opened), part.number, libc::O_CLOEXEC) {
         -1 => Err(Errno::from_raw_os_error(crate::answer::errno())),
         _ => Ok(()),
     }

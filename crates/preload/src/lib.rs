@@ -42,6 +42,7 @@ mod message;
 mod opening;
 mod path;
 mod programs;
+mod sharing;
 mod signals;
 mod spawning;
 mod state;

@@ -153,7 +153,10 @@ fn show(
         map(address as *mut c_void, length, protection, flags, region, piece.region_offset as i64)
     };
     let mut mapped = place();
-    if mapped == libc::MAP_FAILED && crate::answer::errno() == libc::EBADF && crate::descriptors::restore(file_system) {
+    if mapped == libc::MAP_FAILED
+        && crate::answer::errno() == libc::EBADF
+        && crate::descriptors::restore_file(file_system)
+    {
         mapped = place();
     }
     if mapped != libc::MAP_FAILED {

@@ -1,7 +1,7 @@
 //! Opening a file of ours: the open file in the region first, then its placeholder, then the entry in the table.
 
 use crate::answer::{Failure, fail};
-use crate::{call, covered, descriptors, fifos, path, signals, state, tags, user};
+use crate::{call, covered, descriptors, fifos, path, sharing, signals, state, tags, user};
 use core::ffi::{c_char, c_int};
 use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Opened, Result};
 
@@ -166,6 +166,7 @@ fn last_link(flags: c_int) -> LastLink {
 /// Gives a new open file its descriptor.
 fn place(file: OpenFile, flags: c_int) -> Result<c_int> {
     let file_system = state::file_system()?;
+    let before = sharing::Moment::now();
     // Until the placeholder is held and the file is marked so, it counts as open because this process lives.
     let tag = file_system.generation_of(file).and_then(|generation| match tags::open(file, generation, flags) {
         Err(Errno::BADF) if descriptors::restore(&file_system) => tags::open(file, generation, flags),
@@ -177,6 +178,9 @@ fn place(file: OpenFile, flags: c_int) -> Result<c_int> {
             let descriptor = tags::hand_over(tag);
             if !state::borrows_memory() {
                 descriptors::enter(descriptor, descriptors::Entry { file, shared: false });
+                if before.may_be_before_a_fork() {
+                    descriptors::mark_shared(descriptor);
+                }
             }
             Ok(descriptor)
         }

@@ -2,8 +2,8 @@
 //! where the linker allows it; the region is attached at the first call that needs it.
 
 use crate::{
-    covered, descriptors, environment, faults, identity, keys, limits, mappings, message, signals, streams, tags, trap,
-    working_directory,
+    covered, descriptors, environment, faults, identity, keys, limits, mappings, message, sharing, signals, streams,
+    tags, trap, working_directory,
 };
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -163,6 +163,7 @@ pub fn borrows_memory() -> bool {
 /// To be called in the child of a fork.
 pub fn after_fork() {
     trap::arm();
+    sharing::after_fork();
     // The thread that was attaching does not exist here.
     let _ = STATE.compare_exchange(ATTACHING, CONFIGURED, Ordering::AcqRel, Ordering::Acquire);
     if attached() {

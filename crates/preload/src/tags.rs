@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
 use lifeboat_region::Region;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
 /// Whether a write past the library into a placeholder can succeed.
@@ -56,7 +56,8 @@ pub fn open(file: OpenFile, generation: u16, flags: i32) -> Result<OwnedFd> {
             let mode = Mode::from_raw_mode(0o666);
             let tag =
                 rustix::fs::openat(folder(), &name[..length], flags | OFlags::CREATE, mode).map_err(tell_if_gone)?;
-            let _ = rustix::fs::fchmod(&tag, mode);
+            // By its name: a program that closes what it does not know may have made the descriptor another's meanwhile.
+            let _ = rustix::fs::chmodat(folder(), &name[..length], mode, AtFlags::empty());
             tag
         }
         tag => tag?,

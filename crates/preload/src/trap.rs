@@ -129,14 +129,17 @@ extern "C" fn trapped(_signal: c_int, information: *mut libc::siginfo_t, context
         return;
     }
     let number = c_long::from(information.number);
+    let words = [REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8, REG_R9].map(|at| registers[at as usize] as usize);
     if matches!(number, libc::SYS_rt_sigreturn | libc::SYS_clone | libc::SYS_clone3 | libc::SYS_vfork) {
         // These depend on the stack that they are called on: the instruction runs again, and the thread is on its own.
+        if number != libc::SYS_rt_sigreturn {
+            raw::before_new_process(number, &words);
+        }
         control(PR_SYS_DISPATCH_OFF, 0, 0);
         registers[REG_RIP as usize] -= INSTRUCTION as i64;
         return;
     }
     let before = answer::errno();
-    let words = [REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8, REG_R9].map(|at| registers[at as usize] as usize);
     let own = information.call_address.wrapping_sub(OWN_START.load(Ordering::Relaxed));
     let result = if own < OWN_LENGTH.load(Ordering::Relaxed) {
         raw::next(number, &words)

@@ -34,7 +34,7 @@ pub mod user;
 mod words;
 
 pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros};
-pub use region::{AttachError, FormatError, FormatOptions, Region, format};
+pub use region::{AttachError, DESCRIPTORS_ASIDE, FormatError, FormatOptions, Region, format, out_of_the_way};
 pub use rustix::fd;
 pub use rustix::io::Errno;
 pub use user::{UserSource, UserTarget};

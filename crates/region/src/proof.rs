@@ -9,7 +9,7 @@
 
 use crate::image::{self, Holder};
 use crate::process;
-use crate::region::{Region, out_of_the_way};
+use crate::region::{LOCK_DESCRIPTOR, Region, out_of_the_way};
 use crate::{Errno, Result};
 use core::ffi::c_void;
 use rustix::fd::{IntoRawFd, OwnedFd};
@@ -57,7 +57,7 @@ pub(crate) struct SlotLock(OwnedFd);
 impl SlotLock {
     /// Takes the lock of `slot`; `None` while another process has it.
     pub(crate) fn take(region: &Region, slot: u32) -> Result<Option<SlotLock>> {
-        let file = out_of_the_way(open_lock_file(region, slot, true)?);
+        let file = out_of_the_way(open_lock_file(region, slot, true)?, LOCK_DESCRIPTOR);
         let locked = rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         Ok(locked.then_some(SlotLock(file)))
     }

@@ -16,6 +16,10 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// Descriptors of ours live here and above, out of the way of programs and `select`.
 const HIGH_DESCRIPTOR: i32 = 1000;
+/// Where those live for a moment that take the place of others, which somebody closed behind us.
+pub const DESCRIPTORS_ASIDE: i32 = HIGH_DESCRIPTOR + 4;
+/// Lock files of images: when somebody closed the first ones behind us, they must not get their numbers, where others look for them.
+pub(crate) const LOCK_DESCRIPTOR: i32 = HIGH_DESCRIPTOR + 16;
 
 /// Words that a forked child must not inherit: the kernel hands it zeros (`MADV_WIPEONFORK`).
 #[repr(C)]
@@ -225,9 +229,10 @@ fn newest(
     }
 }
 
-/// Moves a descriptor out of the program's way; stays where it is when the limit does not allow that.
-pub(crate) fn out_of_the_way(file: OwnedFd) -> OwnedFd {
-    rustix::io::fcntl_dupfd_cloexec(&file, HIGH_DESCRIPTOR).unwrap_or(file)
+/// Moves a descriptor out of the program's way, to the lowest free number from `lowest` on; it stays where it is when the limit
+/// does not allow that.
+pub fn out_of_the_way(file: OwnedFd, lowest: i32) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&file, lowest).unwrap_or(file)
 }
 
 fn is_private(stat: &rustix::fs::Stat) -> bool {
@@ -251,7 +256,7 @@ impl Region {
             }),
             file => file.map_err(AttachError::Open),
         }?;
-        Region::attach_file(out_of_the_way(directory), out_of_the_way(file))
+        Region::attach_file(out_of_the_way(directory, HIGH_DESCRIPTOR), out_of_the_way(file, HIGH_DESCRIPTOR))
     }
 
     /// Attaches the region in `file`, whose lock files and tags are under `directory`.
@@ -296,7 +301,7 @@ impl Region {
         let open = |name: &CStr| rustix::fs::openat(&directory, name, flags, Mode::empty());
         let images = open(c"images").map_err(AttachError::Open)?;
         let tags = match open(c"tags") {
-            Ok(tags) => Some(out_of_the_way(tags)),
+            Ok(tags) => Some(out_of_the_way(tags, HIGH_DESCRIPTOR)),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(AttachError::Open(error)),
         };
@@ -306,7 +311,7 @@ impl Region {
             mapping,
             superblock,
             directory,
-            images: out_of_the_way(images),
+            images: out_of_the_way(images, HIGH_DESCRIPTOR),
             tags,
             file,
             device,

@@ -9,13 +9,14 @@ use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use lifeboat_region::budget;
 use lifeboat_region::carrier::{
     self, CARRIERS, Carrier, CreateError, Created, Hugetlbfs, KEPT, Keeper, KeeperHugetlb, Memfd, OpenError, SIZE_STEP,
     Shm, Survives, Tmpfs,
 };
-use lifeboat_region::place::{Base, Place, Refusal, RegionDirectory, RegionName, RemoveMode};
+use lifeboat_region::place::{Base, Place, PlaceError, Refusal, RegionDirectory, RegionName, RemoveError, RemoveMode};
 use lifeboat_testkit::huge_pages::{self, HugePages, NoHugePages};
 use lifeboat_testkit::report::{line, skipped};
 use lifeboat_testkit::scratch::is_root;
@@ -40,6 +41,19 @@ impl TestPlace {
         TestPlace { place, path }
     }
 
+    /// Keepers that other tests fork have, until they end, what this process has open, also the lock on a region's directory.
+    fn remove(&self, name: &RegionName) -> Result<(), RemoveError> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.place.remove(name, RemoveMode::Force, &mut |_| false) {
+                Err(RemoveError::Place(PlaceError::Busy { .. })) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                done => return done,
+            }
+        }
+    }
+
     fn claim(&self, name: &str) -> RegionDirectory {
         self.place.create_region(&RegionName::new(name.as_bytes()).unwrap()).unwrap()
     }
@@ -52,8 +66,7 @@ impl Drop for TestPlace {
             names.push(*name);
             true
         });
-        let left: Vec<_> =
-            names.iter().filter_map(|name| self.place.remove(name, RemoveMode::Force, &mut |_| false).err()).collect();
+        let left: Vec<_> = names.iter().filter_map(|name| self.remove(name).err()).collect();
         let gone = match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

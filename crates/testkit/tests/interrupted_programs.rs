@@ -55,7 +55,7 @@ fn a_program_executed_while_threads_are_in_the_middle_of_renames_goes_on() {
 
 #[test]
 fn descriptors_closed_behind_threads_at_work_stop_nobody() {
-    survives("closed", 200);
+    survives("closed", 1000);
 }
 
 #[test]

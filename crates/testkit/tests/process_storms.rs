@@ -23,3 +23,18 @@ fn a_thousand_processes_share_offsets_and_leave_nothing() {
     let checked = check(&files);
     assert!(checked.is_clean(), "{checked}");
 }
+
+#[test]
+fn what_is_opened_while_a_child_is_made_is_the_childs_too() {
+    let _nothing_left = NoResidue::begin();
+    let folder = ScratchDirectory::new("/tmp", "forking");
+    let flags = ["-O1", "-Wall", "-pthread"];
+    let Some(program) = compile("gcc", "opened_while_forking.c", &flags, folder.path()) else { return };
+    let mounted = Mounted::new("forking", "64MiB");
+    let output = limited(mounted.exec().arg(&program).arg(mounted.prefix()), 120).output().expect("start the program");
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let files = attach(&mounted.directory()).expect("attach");
+    files.reap(None);
+    let checked = check(&files);
+    assert!(checked.is_clean(), "{checked}");
+}

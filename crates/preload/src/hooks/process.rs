@@ -3,22 +3,22 @@
 use crate::answer;
 use crate::environment::{self, Environment};
 use crate::programs::{Strings, Wish};
+use crate::sharing::Fork;
 use crate::spawning::Plan;
 use crate::{descriptors, mappings, programs, state, user, working_directory};
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
 use lifeboat_fs::{Errno, Result};
 
-/// Another process is about to hold what this one has open.
-pub(super) fn about_to_share() {
-    if state::attached() && !state::borrows_memory() {
-        descriptors::mark_all_shared();
-    }
+/// Another process is about to hold what this one has open: until what is answered is dropped.
+#[must_use]
+pub(super) fn about_to_share() -> Option<Fork> {
+    (!state::borrows_memory()).then(Fork::begin)
 }
 
 /// Runs `fork`, which answers 0 in the child.
 fn forking(fork: impl FnOnce() -> pid_t) -> pid_t {
-    about_to_share();
+    let _sharing = about_to_share();
     let mapped = state::attached() && !state::borrows_memory();
     if mapped {
         mappings::before_fork();
@@ -61,9 +61,7 @@ hooks! {
         thread: *mut c_void,
         child: *mut pid_t,
     ) -> c_int, also __clone {
-        if flags & libc::CLONE_FILES == 0 {
-            about_to_share();
-        }
+        let _sharing = if flags & libc::CLONE_FILES == 0 { about_to_share() } else { None };
         if flags & libc::CLONE_VM != 0 && flags & libc::CLONE_THREAD == 0 {
             state::lend_memory();
         }
@@ -71,7 +69,7 @@ hooks! {
     }
 
     fn daemon(keep_directory: c_int, keep_descriptors: c_int) -> c_int {
-        about_to_share();
+        let _sharing = about_to_share();
         if state::attached() {
             mappings::before_fork();
         }
@@ -91,12 +89,12 @@ hooks! {
     }
 
     fn system(command: *const c_char) -> c_int {
-        about_to_share();
+        let _sharing = about_to_share();
         environment::with_complete(|| next(command))
     }
 
     fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE, also _IO_popen {
-        about_to_share();
+        let _sharing = about_to_share();
         environment::with_complete(|| next(command, kind))
     }
 
@@ -144,7 +142,7 @@ fn spawn(
         Ok(plan) => plan,
         Err(error) => return error.raw_os_error(),
     };
-    about_to_share();
+    let _sharing = about_to_share();
     let mut environment = Environment::new();
     let variables = environment.complete_in(variables, plan.directory());
     let start = |_, path, arguments| match start(path, plan.actions(actions), arguments, variables) {
@@ -203,7 +201,7 @@ fn spawn_found(
         Ok(plan) => plan,
         Err(error) => return error.raw_os_error(),
     };
-    about_to_share();
+    let _sharing = about_to_share();
     let mut environment = Environment::new();
     start(file, plan.actions(actions), arguments, environment.complete_in(variables, plan.directory()))
 }
@@ -216,8 +214,11 @@ extern "C" fn before_vfork() -> usize {
     if state::configured() {
         let _ = state::file_system();
     }
-    about_to_share();
+    let sharing = about_to_share();
     state::lend_memory();
+    if let Some(fork) = sharing {
+        fork.ends_unseen();
+    }
     NEXT.address()
 }
 

@@ -434,15 +434,25 @@ extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e:
 
 /// The call with this number: by its hook where it has one.
 pub(crate) fn serve(number: c_long, words: &Words) -> c_long {
-    if state::configured() {
-        if matches!(number, libc::SYS_clone | libc::SYS_clone3) {
-            process::about_to_share();
-        }
-        if let Some(answer) = common(number, words).or_else(|| older(number, words)) {
-            return answer;
-        }
+    let _sharing = matches!(number, libc::SYS_clone | libc::SYS_clone3).then(process::about_to_share);
+    if state::configured()
+        && let Some(answer) = common(number, words).or_else(|| older(number, words))
+    {
+        return answer;
     }
     next(number, words)
+}
+
+/// Before a call that makes a process or a thread by the program's own instruction: nobody is told when it is over.
+pub(crate) fn before_new_process(number: c_long, words: &Words) {
+    let flags = match number {
+        libc::SYS_clone => words[0] as u64,
+        libc::SYS_clone3 => user::get(words[0] as *const u64).unwrap_or(0),
+        _ => 0,
+    };
+    if flags & libc::CLONE_FILES as u64 == 0 {
+        drop(process::about_to_share());
+    }
 }
 
 /// Whether a call names a file of ours, by a path or by a descriptor in its first word.
