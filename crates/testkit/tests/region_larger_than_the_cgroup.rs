@@ -5,11 +5,20 @@ use lifeboat_testkit::command::{self, Mounted};
 use lifeboat_testkit::report::skipped;
 use lifeboat_testkit::residue::NoResidue;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const LIMIT: u64 = 160 << 20;
 
+/// What one takes is not left for the other, and comes back while that asks.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn a_region_larger_than_all_memory_that_is_left_is_refused() {
+    let _alone = alone();
     let _nothing_left = NoResidue::begin();
     let mounted = Mounted::new("memory", "8MiB");
     // Whatever limits this process already has, its own group's or the machine's.
@@ -25,6 +34,7 @@ fn a_region_larger_than_all_memory_that_is_left_is_refused() {
 
 #[test]
 fn a_region_larger_than_the_memory_limit_is_refused_and_nothing_is_killed() {
+    let _alone = alone();
     let _nothing_left = NoResidue::begin();
     let group = match MemoryCgroup::new(LIMIT) {
         Ok(group) => group,
