@@ -199,7 +199,7 @@ impl FileSystem {
             if word & STATE != FREE {
                 continue;
             }
-            let mine = state_word(OPENING, me, ((word >> 48) as u16).wrapping_add(1));
+            let mine = state_word(OPENING, me, generation(word).wrapping_add(1));
             if self.region().commit_exchange(at, word, mine, MustFence::nothing())? {
                 self.set_slot_inode(at, 0)?;
                 self.open_file_cursor.store(file.0.wrapping_add(1), Ordering::Relaxed);
@@ -235,7 +235,7 @@ impl FileSystem {
             return Err(Errno::BADF);
         }
         let me = image::own(self.region())?;
-        let closing = state_word(CLOSING, me, (word >> 48) as u16);
+        let closing = state_word(CLOSING, me, generation(word));
         if !self.region().commit_exchange(at, word, closing, MustFence::nothing())? {
             return Err(Errno::BADF);
         }
@@ -254,7 +254,7 @@ impl FileSystem {
         match locked {
             Ok(None) => Ok(false),
             Ok(Some(inode)) => {
-                self.remove_locks_of_open_file(&lane, inode, file.0, (closing >> 48) as u16)?;
+                self.remove_locks_of_open_file(&lane, inode, file.0, generation(closing))?;
                 let opens = self.field(inode, inode::OPENS)?;
                 self.set(inode, inode::OPENS, opens.saturating_sub(1))?;
                 self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
@@ -345,7 +345,7 @@ impl FileSystem {
                     other => other?,
                 };
                 if locked {
-                    self.remove_locks_of_open_file(&lane, inode, file.0, (word >> 48) as u16)?;
+                    self.remove_locks_of_open_file(&lane, inode, file.0, generation(word))?;
                 }
                 // It may have been counted in the inode: too high a count costs a look, no more.
                 if !self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())? {

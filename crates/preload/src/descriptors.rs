@@ -123,7 +123,8 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
     match entry {
         entry if !entry.shared => {
             // SAFETY: a descriptor of ours that is open until it is closed below.
-            tags::tell_of_strays(unsafe { BorrowedFd::borrow_raw(descriptor) }, entry.file);
+            let tag = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            tags::tell_of_strays(entry.file, || rustix::fs::fstat(tag));
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
             let closed = file_system.close(entry.file);
             close_in_kernel(descriptor)?;
@@ -238,10 +239,11 @@ pub fn restore(file_system: &FileSystem) -> bool {
     // Nothing but a place to start from: another thread may still use the number that one of them has for a moment as that of a
     // file that was closed behind it.
     let folder = OFlags::PATH | OFlags::DIRECTORY;
-    let parts = [(directory, &b""[..]), (images, b"/images"), (tags, b"/tags")];
-    (0..).zip(parts).fold(false, |restored, (at, (number, name))| {
-        restore_if_closed(Part { number, name, flags: folder, at }) || restored
-    })
+    let mut restored = false;
+    for (at, number, name) in [(0, directory, &b""[..]), (1, images, b"/images"), (2, tags, b"/tags")] {
+        restored |= restore_if_closed(Part { number, name, flags: folder, at });
+    }
+    restored
 }
 
 /// As [`restore`], of the region's file, which only mappings need: such a use of its momentary number could cut it short.

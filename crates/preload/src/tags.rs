@@ -7,8 +7,8 @@ use crate::{descriptors, message};
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
 use lifeboat_region::Region;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Stat};
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
 /// Whether a write past the library into a placeholder can succeed.
@@ -95,26 +95,24 @@ pub fn tell_that_region_is_gone() -> Errno {
 /// what has the number since then is left alone.
 pub fn release_if_unheld(file_system: &FileSystem, file: OpenFile, generation: Result<u16>) {
     let tell = || {
-        let mut name = [0; 64];
-        let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        if let Ok(tag) = rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
-            tell_of_strays(&tag, file);
-        }
+        tell_of_strays(file, || {
+            let mut name = [0; 64];
+            let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
+            rustix::fs::statat(folder(), &name[..length], AtFlags::SYMLINK_NOFOLLOW)
+        })
     };
     // Somebody else may have closed it first.
     let _ = generation.and_then(|generation| file_system.close_if_unheld(file, generation, tell));
 }
 
 /// To be called before the last descriptor is closed. A placeholder is empty for ever, unless somebody wrote past the
-/// library: says so, and empties it for its next use.
-pub fn tell_of_strays(tag: impl AsFd, file: OpenFile) {
+/// library: says so, and empties it for its next use. `about`: asks the kernel about it.
+pub fn tell_of_strays(file: OpenFile, about: impl FnOnce() -> Result<Stat>) {
     if !HAS_ROOM.load(Ordering::Relaxed) {
         return;
     }
     // With a second name it is somebody's file, planted here.
-    let Some(strays) =
-        rustix::fs::fstat(tag).ok().filter(|stat| stat.st_nlink == 1).map(|stat| stat.st_size).filter(|&size| size > 0)
+    let Some(strays) = about().ok().filter(|stat| stat.st_nlink == 1).map(|stat| stat.st_size).filter(|&size| size > 0)
     else {
         return;
     };

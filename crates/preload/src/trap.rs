@@ -132,9 +132,8 @@ extern "C" fn trapped(_signal: c_int, information: *mut libc::siginfo_t, context
     let words = [REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8, REG_R9].map(|at| registers[at as usize] as usize);
     if matches!(number, libc::SYS_rt_sigreturn | libc::SYS_clone | libc::SYS_clone3 | libc::SYS_vfork) {
         // These depend on the stack that they are called on: the instruction runs again, and the thread is on its own.
-        if number != libc::SYS_rt_sigreturn {
-            raw::before_new_process(number, &words);
-        }
+        // Nobody is told when it is over.
+        drop(raw::before_new_process(number, &words));
         control(PR_SYS_DISPATCH_OFF, 0, 0);
         registers[REG_RIP as usize] -= INSTRUCTION as i64;
         return;

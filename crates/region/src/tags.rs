@@ -38,9 +38,9 @@ fn control(tag: impl AsFd, command: usize, kind: i16, generation: u16) -> Result
 }
 
 /// Holds the open file of this generation until the last descriptor of this open file description of its tag is closed.
-/// `writable`: the tag was opened for writing only. `AGAIN` when somebody else has locked the tag.
-pub fn hold(tag: impl AsFd, generation: u16, writable: bool) -> Result<()> {
-    let kind = if writable { FOR_WRITING } else { FOR_READING };
+/// `write_only`: how the tag was opened. `AGAIN` when somebody else has locked the tag.
+pub fn hold(tag: impl AsFd, generation: u16, write_only: bool) -> Result<()> {
+    let kind = if write_only { FOR_WRITING } else { FOR_READING };
     loop {
         match control(&tag, SET_LOCK, kind, generation) {
             Err(Errno::INTR) => {}

@@ -37,6 +37,8 @@ int main(int count, char **arguments)
     say("pwrite", call(SYS_pwrite64, file, (long)bytes, 5, 0));
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     say("fcntl lock", call(SYS_fcntl, file, F_SETLK, (long)&whole, 0));
+    struct flock part = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1 << 20, .l_len = 1};
+    say("fcntl lock of a part", call(SYS_fcntl, file, F_SETLK, (long)&part, 0));
     say("flock", call(SYS_flock, file, 2, 0, 0));
     lseek(file, 0, SEEK_SET);
     printf("the file: %zd %s\n", read(file, seen, sizeof seen), seen);

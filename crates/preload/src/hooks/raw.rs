@@ -11,6 +11,7 @@ use super::{
 use crate::answer::{fail, give};
 use crate::mappings::Wish;
 use crate::opening::{self as opens, is_covered, open_anywhere};
+use crate::sharing::Fork;
 use crate::{state, user};
 use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -434,7 +435,7 @@ extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e:
 
 /// The call with this number: by its hook where it has one.
 pub(crate) fn serve(number: c_long, words: &Words) -> c_long {
-    let _sharing = matches!(number, libc::SYS_clone | libc::SYS_clone3).then(process::about_to_share);
+    let _sharing = before_new_process(number, words);
     if state::configured()
         && let Some(answer) = common(number, words).or_else(|| older(number, words))
     {
@@ -443,16 +444,15 @@ pub(crate) fn serve(number: c_long, words: &Words) -> c_long {
     next(number, words)
 }
 
-/// Before a call that makes a process or a thread by the program's own instruction: nobody is told when it is over.
-pub(crate) fn before_new_process(number: c_long, words: &Words) {
+/// To be called before a call that may make a process which holds what this one has open; what is answered lives until it is over.
+pub(crate) fn before_new_process(number: c_long, words: &Words) -> Option<Fork> {
     let flags = match number {
         libc::SYS_clone => words[0] as u64,
         libc::SYS_clone3 => user::get(words[0] as *const u64).unwrap_or(0),
-        _ => 0,
+        libc::SYS_vfork => 0,
+        _ => return None,
     };
-    if flags & libc::CLONE_FILES as u64 == 0 {
-        drop(process::about_to_share());
-    }
+    if flags & libc::CLONE_FILES as u64 == 0 { process::about_to_share() } else { None }
 }
 
 /// Whether a call names a file of ours, by a path or by a descriptor in its first word.
