@@ -16,7 +16,7 @@ use crate::check_program::CheckProgramArguments;
 use crate::mount;
 use crate::size;
 
-pub use execution::ExecArguments;
+pub use execution::{ClaimsArguments, ExecArguments, KeepWordArguments};
 pub use mounting::{MountArguments, ServeMountArguments, UnmountArguments};
 
 /// The region that is meant when no name is given.
@@ -32,7 +32,9 @@ const AFTER: &str =
     "Region: --name, else the one of the surrounding `lifeboat exec` ($LIFEBOAT_REGION), else `default`.
 Mount prefix: --mount, else $LIFEBOAT_MOUNT, else /lifeboat for root and /tmp/lifeboat-UID for others.
 Instructions for copying and checksums: the best of the machine; $LIFEBOAT_KERNELS (scalar, avx2, avx512) limits them.
-Folder for claims of names: `exec --claims`, else $LIFEBOAT_CLAIMS, else none.
+Folder for claims of names: --claims of `exec` and `mount`, else $LIFEBOAT_CLAIMS, else none.
+Folder for word to other nodes: $LIFEBOAT_NODES (or `none`), else lifeboat/nodes in $XDG_STATE_HOME or ~/.local/state where
+that is not on a disk of this node alone.
 
 Exit codes: 0 done; 1 the operation failed; 2 wrong command line; 3 the region is missing or was refused;
 4 and 5 see `check-program`; 126 the program of `exec` cannot be run; 127 it was not found; after that the program's own code.
@@ -112,6 +114,9 @@ does not see the mount (needs FUSE); 1 it cannot be checked.\n\nExample:\n  life
     /// Serve a mount; started by `mount`
     #[command(hide = true)]
     ServeMount(ServeMountArguments),
+    /// Keep a word for other nodes true; started by `exec` and `mount`
+    #[command(hide = true)]
+    KeepWord(KeepWordArguments),
 }
 
 /// Commands on whole regions.

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 
 use lifeboat_fs::{CLAIMS_LONGEST, ClaimTrouble, Claims, FileSystem};
 
@@ -15,16 +16,62 @@ use crate::mount::Prefix;
 use crate::output::say;
 
 /// Instead of a folder: nothing is claimed.
-const NONE: &str = "none";
+pub const NONE: &str = "none";
 /// The variable that names the folder.
-pub const VARIABLE: &str = "LIFEBOAT_CLAIMS";
+const VARIABLE: &str = "LIFEBOAT_CLAIMS";
 
-/// The folder of the command line, made if there is none; else that of the environment.
-pub fn folder(asked: Option<&Path>, prefix: &Prefix) -> Result<Option<OsString>, Failure> {
-    let Some(asked) = asked else { return Ok(inherited()) };
-    if asked.as_os_str() == NONE {
-        return Ok(None);
+/// What was said of files that several nodes write.
+#[derive(Debug)]
+pub enum Claiming {
+    /// They are refused, by claims in this folder.
+    In(OsString),
+    /// None are expected.
+    Nowhere,
+    /// Nothing was said.
+    Unsaid,
+}
+
+impl Claiming {
+    /// The word of the command line, where a folder that is missing is made; else that of the environment.
+    pub fn choose(asked: Option<&Path>, prefix: &Prefix) -> Result<Claiming, Failure> {
+        match asked {
+            Some(asked) if asked.as_os_str() == NONE => Ok(Claiming::Nowhere),
+            Some(asked) => folder(asked, prefix).map(Claiming::In),
+            None => Ok(Claiming::inherited()),
+        }
     }
+
+    fn inherited() -> Claiming {
+        match env::var_os(VARIABLE) {
+            Some(word) if word == NONE => Claiming::Nowhere,
+            Some(folder) if !folder.is_empty() => Claiming::In(folder),
+            _ => Claiming::Unsaid,
+        }
+    }
+
+    /// For the environment of a program.
+    pub fn hand_on(&self, command: &mut Command) {
+        match self {
+            Claiming::In(folder) => command.env(VARIABLE, folder),
+            Claiming::Nowhere => command.env(VARIABLE, NONE),
+            Claiming::Unsaid => command.env_remove(VARIABLE),
+        };
+    }
+
+    /// Who writes files on several nodes without a word of claims would get pieces of files, and nobody would notice: a
+    /// job that has several nodes by its launcher's word is refused (one rank tells). True where no launcher says how
+    /// many there are: then only the other nodes themselves can.
+    pub fn demand(&self) -> Result<bool, Failure> {
+        match (self, nodes()) {
+            (Claiming::Unsaid, None) => Ok(true),
+            (Claiming::Unsaid, Some(nodes @ 2..)) => Err(refuse(nodes)),
+            _ => Ok(false),
+        }
+    }
+}
+
+/// The folder `asked`, made if there is none.
+fn folder(asked: &Path, prefix: &Prefix) -> Result<OsString, Failure> {
     let bad = |why: &str| Failure::usage(format_args!("--claims {}: {why}", shown(asked.as_os_str().as_bytes())));
     let absolute = std::path::absolute(asked).map_err(|error| bad(&io_reason(&error)))?;
     if prefix.strip(absolute.as_os_str().as_bytes()).is_some() {
@@ -46,16 +93,12 @@ pub fn folder(asked: Option<&Path>, prefix: &Prefix) -> Result<Option<OsString>,
     if absolute.as_os_str().len() > CLAIMS_LONGEST {
         return Err(bad("is too long: at most 512 bytes"));
     }
-    Ok(Some(absolute.into_os_string()))
-}
-
-fn inherited() -> Option<OsString> {
-    env::var_os(VARIABLE).filter(|folder| !folder.is_empty())
+    Ok(absolute.into_os_string())
 }
 
 /// The file system with names claimed, if the environment says so.
 pub fn claiming(files: FileSystem) -> Result<FileSystem, Failure> {
-    let Some(folder) = inherited() else { return Ok(files) };
+    let Claiming::In(folder) = Claiming::inherited() else { return Ok(files) };
     let node = rustix::system::uname();
     let claims = Claims::new(folder.as_bytes(), node.nodename().to_bytes(), tell)
         .map_err(|_| Failure::usage(format_args!("{VARIABLE} is longer than {CLAIMS_LONGEST} bytes")))?;
@@ -107,19 +150,13 @@ fn host_of_line(line: &str) -> Option<String> {
     line.split_whitespace().next().map(str::to_owned)
 }
 
-/// In a job of several nodes nobody would notice a file that several of them write: refused unless `--claims` says what is
-/// wanted. One rank tells.
-pub fn demand(asked: Option<&Path>, folder: Option<&OsString>) -> Result<(), Failure> {
-    let Some(nodes @ 2..) = nodes() else { return Ok(()) };
-    if asked.is_some() || folder.is_some() {
-        return Ok(());
-    }
+fn refuse(nodes: u64) -> Failure {
     let ranks = ["SLURM_PROCID", "FLUX_TASK_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "RANK"];
     if ranks.iter().find_map(|name| env::var(name).ok()).is_some_and(|rank| rank != "0") {
-        return Err(Failure { code: USAGE, line: String::new() });
+        return Failure { code: USAGE, line: String::new() };
     }
-    Err(Failure::usage(format_args!(
+    Failure::usage(format_args!(
         "this job has {nodes} nodes, each with files of its own, and a file that several of them write would end in pieces: \
          name a folder that all nodes see with `--claims DIR`, which refuses such files, or say `--claims none`"
-    )))
+    ))
 }

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use lifeboat_region::place::{Base, CoverError, Place, PlaceError, RegionDirectory, RegionName, Standing};
 
 use crate::arguments::{ExecArguments, RegionArguments};
-use crate::claims;
+use crate::claims::Claiming;
 use crate::create::create;
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, io_reason, shown};
 use crate::mount::Prefix;
 use crate::mounting::is_mounted_at;
+use crate::other_nodes;
 use crate::output::{say, size};
 use crate::program::{self, Blind};
 use crate::target::{attach, base, default_name};
@@ -32,17 +33,22 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     let prefix = Prefix::choose(arguments.files.mount.as_ref())?;
     let library = find_library()?;
-    let claims = claims::folder(arguments.claims.as_deref(), &prefix)?;
-    claims::demand(arguments.claims.as_deref(), claims.as_ref())?;
+    let claiming = Claiming::choose(arguments.claims.directory.as_deref(), &prefix)?;
+    let by_hand = claiming.demand()?;
     let (place, name) = choose(&arguments.files.region)?;
     ensure_region(&place, &name, arguments)?;
     let directory = place.open_region(&name)?;
-    let found = attach(&directory)?.length();
+    let region = attach(&directory)?;
+    let found = region.length();
     if let Some(asked) = arguments.new.size
         && lifeboat_region::carrier::round_size(asked) != Some(found)
     {
         say(format_args!("region `{name}` exists with {}: --size is for new regions only", size(found)));
     }
+    if by_hand {
+        other_nodes::leave_word(&directory, region.superblock().identity, &prefix, std::process::id())?;
+    }
+    drop(region);
     cover(&place, &directory, &prefix)?;
     if !is_mounted_at(&directory, Path::new(OsStr::from_bytes(prefix.as_bytes()))) {
         warn_if_blind(&arguments.command[0]);
@@ -57,10 +63,7 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     if arguments.guard {
         command.env("LIFEBOAT_GUARD", "1");
     }
-    match claims {
-        Some(folder) => command.env(claims::VARIABLE, folder),
-        None => command.env_remove(claims::VARIABLE),
-    };
+    claiming.hand_on(&mut command);
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.
     let error = command.exec();

@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use lifeboat_region::carrier::keeper::{KeeperNote, Keeping, keep_descriptors_from_children, receive_new_file};
@@ -13,11 +12,9 @@ use lifeboat_region::carrier::{Carrier, CreateError, Created, PageReport};
 use lifeboat_region::place::RegionDirectory;
 
 use crate::arguments::KeeperArguments;
+use crate::background::{be_called, leave_terminal, own_command};
 use crate::create::PreferredVictim;
 use crate::failure::{Failure, io_reason};
-
-/// The program that runs, wherever its file has gone meanwhile.
-const SELF: &str = "/proc/self/exe";
 
 /// The end of the pipe from a keeper whose region is not published: the keeper ends when this is dropped before.
 pub struct Starting {
@@ -82,18 +79,10 @@ fn ended(status: Option<ExitStatus>) -> Refused {
 }
 
 fn keeper_command(region: &[u8], carrier: &dyn Carrier, size: u64) -> Command {
-    let mut command = Command::new(SELF);
-    command.arg0("lifeboat").arg("keeper").arg("--region").arg(std::ffi::OsStr::from_bytes(region)).args([
-        "--carrier",
-        carrier.name(),
-        "--size",
-        &size.to_string(),
-    ]);
-    // The interception library would attach a region to the keeper of another one.
-    for name in ["LD_PRELOAD", "LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD"] {
-        command.env_remove(name);
-    }
-    command.current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    let mut command = own_command("keeper");
+    command.arg("--region").arg(std::ffi::OsStr::from_bytes(region));
+    command.args(["--carrier", carrier.name(), "--size", &size.to_string()]);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
     command
 }
 
@@ -109,13 +98,11 @@ pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
     let region = arguments.region.as_os_str().as_bytes();
     if !arguments.stay {
         keep_descriptors_from_children();
-        // A terminal that is closed or interrupted does not reach a session of its own.
-        let _ = rustix::process::setsid();
+        leave_terminal();
         keeper_command(region, arguments.carrier.0, arguments.size).arg("--stay").spawn().map_err(wrong)?;
         return Ok(());
     }
-    // For `ps`; without it the name would be that of the link to the program.
-    let _ = std::fs::write("/proc/self/comm", "lifeboat-keeper");
+    be_called("lifeboat-keeper");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match keep(region, arguments.carrier.0, arguments.size) {
         Ok(keeping) => {

@@ -2,10 +2,11 @@
 //!
 //! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
 //! files), [`check_program`], and what they share: [`create`], [`keeper`] (the process that holds a region's memory),
-//! [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`size`],
-//! [`output`], [`failure`] (one line and an exit code).
+//! [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`claims`] and
+//! [`other_nodes`] (files that several nodes write), [`background`], [`size`], [`output`], [`failure`] (one line and an exit code).
 
 mod arguments;
+mod background;
 mod check_program;
 mod claims;
 mod create;
@@ -17,6 +18,7 @@ mod identity;
 mod keeper;
 mod mount;
 mod mounting;
+mod other_nodes;
 mod output;
 mod program;
 mod region_check;
@@ -65,6 +67,7 @@ fn run() -> Result<(), Failure> {
         Command::CheckProgram(arguments) => check_program::run(arguments),
         Command::Documents(arguments) => documents::run(arguments),
         Command::Keeper(arguments) => keeper::run(arguments),
+        Command::KeepWord(arguments) => other_nodes::keep_word(arguments),
     }
 }
 

@@ -12,23 +12,24 @@ use std::process::{Command, Stdio};
 
 use lifeboat_fs::FileSystem;
 use lifeboat_fuse::{MountError, UnmountError, UnmountMode};
+use lifeboat_region::carrier::keeper::keep_descriptors_from_children;
 use lifeboat_region::place::RegionDirectory;
 
 use crate::arguments::{MountArguments, ServeMountArguments, UnmountArguments};
-use crate::claims::claiming;
+use crate::background::{be_called, leave_terminal, own_command};
+use crate::claims::{Claiming, claiming};
 use crate::failure::{Failure, io_reason, reason, shown};
 use crate::mount::Prefix;
+use crate::other_nodes;
 use crate::output::say;
 use crate::target::{attach, region_directory};
-
-/// The program that runs, wherever its file has gone meanwhile.
-const SELF: &str = "/proc/self/exe";
 
 /// Runs `lifeboat mount`.
 pub fn mount(arguments: &MountArguments) -> Result<(), Failure> {
     let prefix = Prefix::choose(arguments.directory.as_ref())?;
     let directory = region_directory(arguments.name.as_ref(), &arguments.place)?;
-    let mut server = server(&directory, &prefix);
+    let claiming = Claiming::choose(arguments.claims.directory.as_deref(), &prefix)?;
+    let mut server = server(&directory, &prefix, &claiming);
     if arguments.foreground {
         let error = server.exec();
         return Err(Failure::operation(format_args!("cannot start a server: {}", io_reason(&error))));
@@ -36,6 +37,7 @@ pub fn mount(arguments: &MountArguments) -> Result<(), Failure> {
     let wrong =
         |error: std::io::Error| Failure::operation(format_args!("cannot start a server: {}", io_reason(&error)));
     server.arg("--alone");
+    keep_descriptors_from_children();
     let mut child = server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(wrong)?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
@@ -54,16 +56,11 @@ pub fn mount(arguments: &MountArguments) -> Result<(), Failure> {
     }
 }
 
-fn server(directory: &RegionDirectory, prefix: &Prefix) -> Command {
-    let mut command = Command::new(SELF);
-    command.arg0("lifeboat").arg("serve-mount");
+fn server(directory: &RegionDirectory, prefix: &Prefix, claiming: &Claiming) -> Command {
+    let mut command = own_command("serve-mount");
     command.arg("--region").arg(OsStr::from_bytes(directory.path().as_bytes()));
     command.arg("--at").arg(OsStr::from_bytes(prefix.as_bytes()));
-    // The interception library would lead the server's own look at the directory into the region.
-    for name in ["LD_PRELOAD", "LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD"] {
-        command.env_remove(name);
-    }
-    command.current_dir("/");
+    claiming.hand_on(&mut command);
     command
 }
 
@@ -72,8 +69,7 @@ pub fn serve(arguments: &ServeMountArguments) -> Result<(), Failure> {
     if !arguments.alone {
         return serve_region(arguments, || {});
     }
-    // A terminal that is closed or interrupted does not reach a session of its own.
-    let _ = rustix::process::setsid();
+    leave_terminal();
     serve_region(arguments, || {
         let mut out = std::io::stdout();
         // A starter that has gone meanwhile has no use for the line; the mount stands all the same.
@@ -94,11 +90,15 @@ fn leave_standard_output() {
 }
 
 fn serve_region(arguments: &ServeMountArguments, ready: impl FnOnce()) -> Result<(), Failure> {
-    // For `ps`; without it the name would be that of the link to the program.
-    let _ = std::fs::write("/proc/self/comm", "lifeboat-mount");
+    be_called("lifeboat-mount");
     let directory = RegionDirectory::open(arguments.region.as_os_str().as_bytes())?;
-    let prefix = arguments.at.as_bytes();
-    let files = FileSystem::attach(attach(&directory)?, prefix).map_err(|errno| {
+    let prefix = &arguments.at;
+    let region = attach(&directory)?;
+    if Claiming::choose(None, prefix)?.demand()? {
+        other_nodes::leave_word(&directory, region.superblock().identity, prefix, std::process::id())?;
+    }
+    let prefix = prefix.as_bytes();
+    let files = FileSystem::attach(region, prefix).map_err(|errno| {
         Failure::region(format_args!("region `{}` has no usable file system: {}", directory.name(), reason(errno)))
     })?;
     lifeboat_fuse::serve(&directory, claiming(files)?, prefix, ready).map_err(Failure::from)

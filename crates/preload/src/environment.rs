@@ -122,7 +122,7 @@ pub fn guards() -> bool {
 
 /// Folder in which names are claimed, if this node is not the only one.
 pub fn claims() -> Option<&'static [u8]> {
-    Some(CLAIMS_TEXT.value(CLAIMS)).filter(|path| !path.is_empty())
+    Some(CLAIMS_TEXT.value(CLAIMS)).filter(|path| !path.is_empty() && *path != b"none")
 }
 
 unsafe extern "C" {

@@ -4,9 +4,11 @@ use crate::command::{Mounted, lifeboat};
 use crate::programs::is_installed;
 use crate::report;
 use crate::scratch::is_root;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::ptr::null;
 
 /// A region mounted at the prefix of its `lifeboat exec`; unmounted and removed when dropped.
 #[derive(Debug)]
@@ -101,10 +103,39 @@ pub fn may_mount() -> bool {
         skipped("fusermount3 does nothing without /etc/mtab (a link to /proc/self/mounts)");
         return false;
     }
+    if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        skipped("/dev/fuse may not be opened");
+        return false;
+    }
     // SAFETY: the answer is only compared with null; no other thread of a test asks for a user.
     if unsafe { libc::getpwuid(libc::geteuid()) }.is_null() {
         skipped("fusermount3 serves only users with a name, and this one is a number");
         return false;
     }
     is_installed("fusermount3")
+}
+
+/// Lets ordinary users open `/dev/fuse` in what this thread starts, where the system keeps the device for root: a node of
+/// its own, in a mount namespace that goes with the thread. False, with a counted line, where that cannot be done.
+pub fn open_device_to_users(folder: &Path) -> bool {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Ok(device) = std::fs::metadata("/dev/fuse") else { return false };
+    if device.mode() & 0o006 == 0o006 {
+        return true;
+    }
+    let node = folder.join("fuse");
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("a path without NUL");
+    let (node_path, at) = (path(&node), c"/dev/fuse");
+    // SAFETY: all pointers are to C strings that live until the calls return; the namespace is this thread's alone.
+    let done = unsafe {
+        libc::mknod(node_path.as_ptr(), libc::S_IFCHR | 0o666, device.rdev()) == 0
+            && libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()) == 0
+            && libc::mount(node_path.as_ptr(), at.as_ptr(), null(), libc::MS_BIND, null()) == 0
+    };
+    let opened = done && std::fs::set_permissions(&node, std::fs::Permissions::from_mode(0o666)).is_ok();
+    if !opened {
+        skipped("/dev/fuse is root's alone, and no other node can be put there");
+    }
+    opened
 }

@@ -2,7 +2,7 @@
 //! intercepted programs see, or that takes the region with it.
 
 use lifeboat_testkit::command::{lifeboat, limited, path};
-use lifeboat_testkit::fuse_mount::{FuseMounted, may_mount};
+use lifeboat_testkit::fuse_mount::{FuseMounted, may_mount, open_device_to_users};
 use lifeboat_testkit::programs::is_installed;
 use lifeboat_testkit::random::bytes;
 use lifeboat_testkit::report;
@@ -21,7 +21,7 @@ fn text(output: &Output) -> String {
 }
 
 fn is_mounted(at: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the table of mounts");
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("the table of mounts");
     table.lines().any(|line| line.split(' ').nth(4) == at.to_str())
 }
 
@@ -304,6 +304,9 @@ fn ordinary_users_mount_through_fusermount3() {
         return report::skipped("mounts of ordinary users", "fusermount3 unmounts nothing without /etc/mtab");
     }
     let user = OrdinaryUser::new("user");
+    if is_root() && !open_device_to_users(user.folder.path()) {
+        return;
+    }
     let at = user.folder.path().join("mount");
     let at_text = at.to_str().expect("text");
     let done = |output: &Output| assert!(output.status.success(), "{}", text(output));

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use lifeboat_region::place::RegionName;
 
-use super::{PlaceArguments, mount, mount_parser, name_parser};
+use super::{ClaimsArguments, PlaceArguments, mount, mount_parser, name_parser};
 
 pub(super) const MOUNT_HELP: &str =
     "The kernel then shows the region's files under DIR through FUSE: to static binaries, \
 Go programs and set-uid programs, for `exec` and `dlopen` of what lies there. Programs under `lifeboat exec` with the \
-same prefix go on using the library. The region must exist. Ordinary users need `fusermount3` (package fuse3).
+same prefix go on using the library. The region must exist. Ordinary users need `fusermount3` (package fuse3). Of \
+several nodes and of --claims, what `exec --help` says is true here, too.
 
 Example:
   lifeboat mount
@@ -35,6 +36,9 @@ pub struct MountArguments {
     /// Where regions are kept.
     #[command(flatten)]
     pub place: PlaceArguments,
+    /// Files that several nodes write.
+    #[command(flatten)]
+    pub claims: ClaimsArguments,
     /// Stay until the mount is undone; SIGINT and SIGTERM undo it
     #[arg(long)]
     pub foreground: bool,

@@ -95,10 +95,10 @@ impl Drop for Here {
 /// The command without anything of a surrounding `exec` in its environment.
 pub fn lifeboat() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-    for name in ["LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD", "LD_PRELOAD"] {
+    for name in ["LIFEBOAT_REGION", "LIFEBOAT_MOUNT", "LIFEBOAT_PRELOAD", "LIFEBOAT_CLAIMS", "LD_PRELOAD"] {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null());
+    command.env("LIFEBOAT_NODES", "none").stdin(Stdio::null());
     command
 }
 

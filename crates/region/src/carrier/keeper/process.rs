@@ -225,8 +225,8 @@ fn write_to(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&file, text).map(drop)
 }
 
-/// Marks every descriptor but the standard three as not for programs that this process runs: a keeper must not hold
-/// files, locks or ends of pipes that its starter has inherited.
+/// Marks every descriptor but the standard three as not for programs that this process runs: what goes on in the background
+/// must not hold files, locks or ends of pipes that its starter has inherited.
 pub fn keep_descriptors_from_children() {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(listing) = rustix::fs::openat(CWD, c"/proc/self/fd", flags, Mode::empty()) else { return };
