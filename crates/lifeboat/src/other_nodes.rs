@@ -72,6 +72,8 @@ struct Word {
     region: String,
     /// What tells the region from all others, in hexadecimal digits.
     identity: String,
+    /// What tells its directory from all others, on this machine and elsewhere, also when the region has been removed.
+    place: String,
     mount: String,
     /// Nanoseconds since 1970.
     since: i64,
@@ -84,7 +86,8 @@ pub fn leave_word(directory: &RegionDirectory, identity: u64, prefix: &Prefix, p
     let word = Word {
         node: String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned(),
         region: directory.name().to_string(),
-        identity: format!("{identity:016x}"),
+        identity: identity_text(identity),
+        place: place(directory),
         mount: shown(prefix.as_bytes()),
         since: lifeboat_region::process::now(),
     };
@@ -120,10 +123,20 @@ pub fn leave_word(directory: &RegionDirectory, identity: u64, prefix: &Prefix, p
     }
 }
 
+fn identity_text(identity: u64) -> String {
+    format!("{identity:016x}")
+}
+
+/// Machine, file system and path: containers on one machine have file systems of their own.
+fn place(directory: &RegionDirectory) -> String {
+    let device = rustix::fs::fstat(directory.directory()).map_or(0, |status| status.st_dev);
+    format!("{:x} {device:x} {}", lifeboat_region::process::boot(), directory.path())
+}
+
 /// The folder for words: the named one, else one in the user's home if other nodes may see that.
 fn folder() -> Option<PathBuf> {
     if let Some(named) = env::var_os(VARIABLE).filter(|named| !named.is_empty()) {
-        return (named != NONE).then(|| named.into());
+        return std::path::absolute(&named).ok().filter(|_| named != NONE);
     }
     let home = env::var_os("HOME").map(PathBuf::from)?;
     let state = env::var_os("XDG_STATE_HOME").map_or_else(|| home.join(".local/state"), PathBuf::from);
@@ -162,9 +175,13 @@ fn find_other(folder: &Path, own: &Path, word: &Word) -> io::Result<Option<Word>
     for entry in fs::read_dir(folder)?.take(WORDS_MOST) {
         let path = entry?.path();
         let Some((other, touched)) = read(&path) else { continue };
-        if now.duration_since(touched).is_ok_and(|age| age > SILENCE) {
+        let is_dead = now.duration_since(touched).is_ok_and(|age| age > SILENCE);
+        let is_own = other.identity == word.identity;
+        // A region that was here before and is removed.
+        let is_former = !is_own && other.place == word.place;
+        if is_dead || is_former {
             let _ = fs::remove_file(&path);
-        } else if other.identity != word.identity && other.region == word.region && other.mount == word.mount {
+        } else if !is_own && other.region == word.region && other.mount == word.mount {
             return Ok(Some(other));
         }
     }
@@ -206,7 +223,7 @@ pub fn keep_word(arguments: &KeepWordArguments) -> Result<(), Failure> {
     let Some((text, _)) = read(word) else { return Ok(()) };
     let runner = Pid::from_raw(arguments.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let mut beaten = Instant::now();
-    while is_alive(runner.as_ref(), beaten + BEAT) || is_used(&arguments.region) {
+    while is_alive(runner.as_ref(), beaten + BEAT) || is_used(&arguments.region, &text.identity) {
         if beaten.elapsed() >= BEAT {
             // Made anew, it has a time by the clock of whoever has the file, also if somebody took it for a dead node's.
             // If that fails, there is nobody to tell; the next beat tries again.
@@ -228,13 +245,16 @@ fn is_alive(runner: Option<&OwnedFd>, end: Instant) -> bool {
 }
 
 /// Whether something else has the region, a little later. It is attached for a moment only, so that it can be removed.
-fn is_used(region: &Path) -> bool {
+fn is_used(region: &Path, identity: &str) -> bool {
     std::thread::sleep(LOOK);
     let Ok(region) =
         RegionDirectory::open(region.as_os_str().as_bytes()).map_err(Failure::from).and_then(|it| attach(&it))
     else {
         return false;
     };
+    if identity_text(region.superblock().identity) != identity {
+        return false;
+    }
     let mut used = false;
     // A damaged table tells nothing.
     let _ = image::attached(&region, |image, _| used |= image::is_alive(&region, image).unwrap_or(false));
