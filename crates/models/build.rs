@@ -99,6 +99,13 @@ const PLANTED: &[Planted] = &[
         to: "region.commit(region.image_at(slot)?, claimed, MustFence::nothing())?; let won = true;",
     },
     Planted {
+        name: "a_lock_that_somebody_begins_to_wait_for_is_not_taken_over",
+        floor: Floor::Region,
+        module: "lock",
+        from: "// Somebody began to wait for it, which changes the word: the dead still has it.",
+        to: "break;",
+    },
+    Planted {
         name: "unlinked_is_freed_without_a_look_at_announcements",
         floor: Floor::Files,
         module: "truncate",

@@ -177,23 +177,31 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Takes over a lock from an operation that is proved dead: exactly the word that was judged is exchanged.
+    /// Takes over a lock from an operation that is proved dead: exactly the word that was judged is exchanged. False when it
+    /// is not that operation's (any more).
     pub(crate) fn take_over(&self, offset: u64, is_dead: &dyn Fn(LockOwner) -> Result<bool>) -> Result<bool> {
-        let word = self.region.load(offset)?;
-        match decode(self.region, word) {
-            Ok(Some(owner)) if is_dead(owner)? => {}
-            // Another's, nobody's, or no lock any more: who frees an inode has its lock noted a moment longer, and what
-            // was the lock may be anybody's bytes by then. (A damaged word is told to whoever needs the lock.)
-            _ => return Ok(false),
+        let mut noted = None;
+        loop {
+            let word = self.region.load(offset)?;
+            match decode(self.region, word) {
+                Ok(Some(owner)) if is_dead(owner)? => {}
+                // Another's, nobody's, or no lock any more: who frees an inode has its lock noted a moment longer, and what
+                // was the lock may be anybody's bytes by then. (A damaged word is told to whoever needs the lock.)
+                _ => break,
+            }
+            let entry = match noted {
+                Some(entry) => entry,
+                None => self.free_entry(offset)?,
+            };
+            self.note_lock(entry, offset)?;
+            noted = Some(entry);
+            let mine = word_of(self.owner(), self.region.superblock().run, word & WAITERS != 0);
+            if self.region.commit_exchange(offset, word, mine, MustFence::nothing())? {
+                return Ok(true);
+            }
+            // Somebody began to wait for it, which changes the word: the dead still has it.
         }
-        let entry = self.free_entry(offset)?;
-        self.note_lock(entry, offset)?;
-        let mine = word_of(self.owner(), self.region.superblock().run, word & WAITERS != 0);
-        let won = self.region.commit_exchange(offset, word, mine, MustFence::nothing())?;
-        if !won {
-            self.note_lock(entry, 0)?;
-        }
-        Ok(won)
+        noted.map_or(Ok(()), |entry| self.note_lock(entry, 0)).map(|()| false)
     }
 }
 

@@ -24,7 +24,7 @@ Examples:
 #[derive(Args, Debug)]
 pub struct ClaimsArguments {
     /// Refuse files that another node of the job writes, too: a folder that all nodes see, a fresh one for each run; or `none`
-    #[arg(long = "claims", value_name = "DIR")]
+    #[arg(id = "claims", long = "claims", value_name = "DIR")]
     pub directory: Option<PathBuf>,
 }
 
