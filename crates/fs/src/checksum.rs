@@ -40,6 +40,7 @@ const END_TO_END: u64 = 1 << 3;
 const RESERVED: u64 = 0xf0 | 0x7f << 25;
 
 impl Checksum {
+    pub(crate) const NONE: Checksum = Checksum { state: State::None, valid: 0, crc: 0, end_to_end: false };
     pub(crate) const STALE: Checksum = Checksum { state: State::Stale, valid: 0, crc: 0, end_to_end: false };
 
     pub(crate) fn decode(word: u64) -> Result<Checksum> {

@@ -135,11 +135,27 @@ impl FileSystem {
             let done = Checksum { state: State::Final, valid: length as u32, crc, end_to_end };
             self.region().commit(at, done.encode(), MustFence::nothing())
         })?;
+        self.forget_checksums_beyond(inode, size_of(self.field(inode, inode::SIZE)?))?;
         let mut transaction = lane.begin();
         transaction.set(inode.at() + inode::SEAL, report.end_to_end & 0xffff_ffff | report.as_of_seal << 32)?;
         transaction.set(inode.at() + inode::MODE, mode | SEALED)?;
         transaction.commit(MustFence::nothing())?;
         Ok(report)
+    }
+
+    /// Beyond the size lie zeros that belong to no version of the file; a write that did not come to its end may have left
+    /// another word for them. The inode is locked, and has no writer.
+    fn forget_checksums_beyond(&self, inode: InodeId, size: u64) -> Result<()> {
+        let mut extent = size.div_ceil(EXTENT);
+        while let Some(next) = self.next_mapped(inode, extent)? {
+            if let Some(slot) = self.find_slot(inode, next)?
+                && Checksum::decode(self.region().load(slot.checksum_at)?)?.state != State::None
+            {
+                self.region().commit(slot.checksum_at, Checksum::NONE.encode(), MustFence::nothing())?;
+            }
+            extent = next + 1;
+        }
+        Ok(())
     }
 
     /// A sealed file is about to change: it is a new version, without a seal.

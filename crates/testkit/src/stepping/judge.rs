@@ -4,9 +4,9 @@
 use super::operations::{Actor, Attached, Operation};
 use super::picture::Picture;
 use super::trace::{fork, kill};
-use crate::scratch::{attach, check};
+use crate::scratch::{attach, check, this_user};
 use crate::volume::{RegionVolume, Volume};
-use lifeboat_fs::{FileSystem, LOCK_TO_END, LockClass, LockRequest};
+use lifeboat_fs::{Caller, FileSystem, LOCK_TO_END, LastLink, LockClass, LockRequest};
 use lifeboat_region::layout::{CELL, FILE_LOCK_WAITS, RENAME_LOCK, SWEEP_LOCK};
 use lifeboat_region::layout::{FILE_LOCK, FILE_LOCK_HIGH_WATER, LANE_HIGH_WATER, OPEN_FILE, PIN};
 use lifeboat_region::owner::{Kind, State};
@@ -217,6 +217,23 @@ fn take_locks(files: &FileSystem) -> Result<(), Fault> {
     volume.close(file).map_err(failed)
 }
 
+/// Every file can be sealed, and the check finds nothing wrong with the seals.
+pub fn seal_all(files: &FileSystem, picture: &Picture) -> Result<(), Fault> {
+    let user = this_user();
+    let caller = Caller { uid: user.uid, gid: user.gid, groups: &user.groups, umask: 0, checked: false };
+    for (path, _) in picture.unsealed_files() {
+        let failed =
+            |error: Errno| Fault::new(FaultKind::Damage, format!("sealing {path}: errno {}", error.raw_os_error()));
+        let inode = files.resolve(&caller, files.root(), path.as_bytes(), LastLink::Keep).map_err(failed)?;
+        files.seal(&caller, inode).map_err(failed)?;
+        let report = files.verify(inode).map_err(failed)?;
+        if report.bad + report.unknown > 0 {
+            return Err(Fault::new(FaultKind::Damage, format!("{path} was sealed, and then {report:?}")));
+        }
+    }
+    is_clean(files)
+}
+
 /// Bytes that nobody wrote do not show when a file grows.
 pub fn grow_all(files: &FileSystem, picture: &Picture) -> Result<(), Fault> {
     let volume = RegionVolume::over(files, b"").map_err(grown("."))?;
@@ -256,6 +273,7 @@ fn judge(
     }
     nothing_is_left(&files)?;
     let picture = choices.hold(&files, operation, wanted)?;
+    seal_all(&files, &picture)?;
     grow_all(&files, &picture)?;
     let files = if peer_acts { act_as_peer(files, operation, start)? } else { files };
     take_locks(&files)?;
