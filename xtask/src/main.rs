@@ -1,5 +1,6 @@
 //! The single door for developers: `cargo xtask test`, `cargo xtask demo`, `cargo xtask setup`.
 
+mod bench;
 mod checks;
 mod confine;
 mod demo;
@@ -38,6 +39,8 @@ enum Task {
     Steps(steps::Options),
     /// Run all harnesses that try to break a region and write their tables into docs/reliability.md
     Reliability(reliability::Options),
+    /// Measure what files below a mount cost, beside tmpfs and a disk
+    Bench(bench::Options),
     /// Fuzz regions, calls, paths and configuration, guided by coverage
     Fuzz(fuzz::Options),
     /// Only install what tests and demonstration need
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     failure::exit_code(processes::prepare().and_then(|()| match arguments.task {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Steps(options) => steps::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Reliability(options) => reliability::run(&options),

@@ -9,6 +9,8 @@ use crate::tables::{Extent, put_rows};
 use crate::workspace::{self, Workspace};
 use std::time::{Duration, Instant};
 
+/// Where the tables are.
+pub const DOCUMENT: &str = "docs/reliability.md";
 /// Between these lines of the document lies the table of the harnesses that are not stepped.
 const BEGIN: &str = "<!-- harnesses: made by `cargo xtask reliability` -->\n";
 const END: &str = "<!-- end of harnesses -->\n";
@@ -88,7 +90,7 @@ pub fn run(options: &Options) -> Outcome {
         return Err(Failure::new("no harness has this in its name; without --only all are run"));
     }
     let table = format!("| harness | figures |\n|---|---|\n{rows}");
-    put_rows(&workspace, (BEGIN, END), &table, Extent::of(&options.only), NOTE)?;
+    put_rows(&workspace, (DOCUMENT, BEGIN, END), &table, Extent::of(&options.only), NOTE)?;
     if options.without_steps || options.only.is_some() {
         Ok(())
     } else {

@@ -51,5 +51,5 @@ pub fn run(options: &Options) -> Outcome {
         return Err(Failure::new("an operation does not survive every kill; the lines above say when"));
     }
     let note = format!("{NOTE} The last run's seed: {}.", options.seed);
-    put_rows(&workspace, (BEGIN, END), &table, Extent::of(&options.only), &note)
+    put_rows(&workspace, (crate::reliability::DOCUMENT, BEGIN, END), &table, Extent::of(&options.only), &note)
 }

@@ -1,11 +1,11 @@
-//! The tables of docs/reliability.md that commands write. A run of everything replaces the table, a run of a part the rows of
+//! The tables in documents that commands write. A run of everything replaces the table, a run of a part the rows of
 //! that part.
 
 use crate::failure::{Context, Failure, Outcome};
 use crate::workspace::Workspace;
 
-/// Between which two lines a table lies.
-pub type Marks = (&'static str, &'static str);
+/// In which document, and between which two of its lines, a table lies.
+pub type Marks = (&'static str, &'static str, &'static str);
 
 /// The row that sums the others up.
 const ALL: &str = "all";
@@ -28,8 +28,14 @@ impl Extent {
 
 /// Puts the rows of `table` between two marks: of a part in place of those of the same name, else behind them. Above the table
 /// stand the machine and `note`.
-pub fn put_rows(workspace: &Workspace, (begin, end): Marks, table: &str, extent: Extent, note: &str) -> Outcome {
-    let path = workspace.root.join("docs/reliability.md");
+pub fn put_rows(
+    workspace: &Workspace,
+    (document, begin, end): Marks,
+    table: &str,
+    extent: Extent,
+    note: &str,
+) -> Outcome {
+    let path = workspace.root.join(document);
     let text = std::fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
     let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?)));
     let (before, (old, after)) =

@@ -1,6 +1,7 @@
 //! The command line: the one table from which parsing, help, man pages and the command's page are made.
 
 mod execution;
+mod measuring;
 mod mounting;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use crate::mount;
 use crate::size;
 
 pub use execution::{ClaimsArguments, ExecArguments, KeepWordArguments};
+pub use measuring::{BenchArguments, BenchWorkerArguments};
 pub use mounting::{MountArguments, ServeMountArguments, UnmountArguments};
 
 /// The region that is meant when no name is given.
@@ -105,6 +107,9 @@ region; every other one is outside. One of both must be in the region.\n\nExampl
 does not see the mount (needs FUSE); 1 it cannot be checked.\n\nExample:\n  lifeboat check-program ./solver"
     )]
     CheckProgram(CheckProgramArguments),
+    /// Measure what Lifeboat costs on this machine, beside tmpfs
+    #[command(after_help = measuring::BENCH_HELP)]
+    Bench(BenchArguments),
     /// Write the command's page, man pages or shell completions
     #[command(hide = true)]
     Documents(DocumentsArguments),
@@ -114,6 +119,9 @@ does not see the mount (needs FUSE); 1 it cannot be checked.\n\nExample:\n  life
     /// Serve a mount; started by `mount`
     #[command(hide = true)]
     ServeMount(ServeMountArguments),
+    /// Do one kind of work when told to; started by `bench`
+    #[command(hide = true)]
+    BenchWorker(BenchWorkerArguments),
     /// Keep a word for other nodes true; started by `exec` and `mount`
     #[command(hide = true)]
     KeepWord(KeepWordArguments),

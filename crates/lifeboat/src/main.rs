@@ -1,12 +1,13 @@
 //! `lifeboat`: regions of memory with files in them, from the shell.
 //!
 //! The rooms: [`arguments`] (the one table of commands and flags), [`region_commands`], [`exec`], [`files`] (commands on
-//! files), [`check_program`], and what they share: [`create`], [`keeper`] (the process that holds a region's memory),
+//! files), [`check_program`], [`bench`], and what they share: [`create`], [`keeper`] (the process that holds a region's memory),
 //! [`target`] (which region is meant), [`mount`] (the prefix), [`mounting`] (showing it to the kernel), [`claims`] and
 //! [`other_nodes`] (files that several nodes write), [`background`], [`size`], [`output`], [`failure`] (one line and an exit code).
 
 mod arguments;
 mod background;
+mod bench;
 mod check_program;
 mod claims;
 mod create;
@@ -65,6 +66,8 @@ fn run() -> Result<(), Failure> {
         Command::Verify(arguments) => files::verify(arguments),
         Command::Seal(arguments) => files::seal(arguments),
         Command::CheckProgram(arguments) => check_program::run(arguments),
+        Command::Bench(arguments) => bench::bench(arguments),
+        Command::BenchWorker(arguments) => bench::worker(arguments),
         Command::Documents(arguments) => documents::run(arguments),
         Command::Keeper(arguments) => keeper::run(arguments),
         Command::KeepWord(arguments) => other_nodes::keep_word(arguments),

@@ -1,0 +1,252 @@
+//! The rounds: every arm of a measure in turn, compared within each round.
+
+use crate::measure::{Arm, GROWTHS, Goal, Growth, Life, MEASURES, Measure, Place, SCALINGS, Scaling};
+use crate::place::Ground;
+use crate::report::{Comparison, Figure, GrowthRow, Report, Row, ScalingRow, Spread};
+use crate::statistics::Middle;
+use crate::tasks::Sample;
+use crate::worker::read_sample;
+use std::io::{BufRead, BufReader, Error, Result, Write};
+use std::process::{Child, ChildStdout, Stdio};
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rounds that count; one before them does not.
+    pub rounds: usize,
+    /// Bytes of a round of bulk work; a multiple of 2 MiB.
+    pub bytes: usize,
+    /// Operations of a round of small work.
+    pub operations: usize,
+    /// Only measures with this in their names.
+    pub only: Option<String>,
+}
+
+impl Options {
+    /// Whether the measure of this name is asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+}
+
+/// A worker that waits for its word.
+struct Worker {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(ground: &Ground, arm: &Arm, options: &Options) -> Result<Worker> {
+        let mut command = ground.worker(arm, options.bytes, options.operations);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take().ok_or_else(|| Error::other("a worker without output"))?;
+        let mut worker = Worker { child, lines: BufReader::new(out) };
+        match worker.line()?.as_str() {
+            "ready" => Ok(worker),
+            other => Err(failure(arm, other)),
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn round(&mut self, arm: &Arm) -> Result<Sample> {
+        self.begin()?;
+        self.end(arm)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        match &mut self.child.stdin {
+            Some(input) => input.write_all(b"go\n"),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&mut self, arm: &Arm) -> Result<Sample> {
+        let line = self.line()?;
+        read_sample(&line).ok_or_else(|| failure(arm, &line))
+    }
+}
+
+fn failure(arm: &Arm, said: &str) -> Error {
+    let why = if said.is_empty() { "the worker ended" } else { said };
+    Error::other(format!("{} in {}: {why}", arm.task, arm.place.name()))
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The end of its input is its end.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// An arm at work.
+struct Turn {
+    arm: Arm,
+    worker: Option<Worker>,
+    samples: Vec<Sample>,
+}
+
+impl Turn {
+    fn round(&mut self, ground: &Ground, options: &Options) -> Result<Sample> {
+        let mut worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => Worker::start(ground, &self.arm, options)?,
+        };
+        let sample = worker.round(&self.arm)?;
+        if self.arm.life == Life::Kept {
+            self.worker = Some(worker);
+        }
+        Ok(sample)
+    }
+}
+
+/// How many processes are tried: one, two, four and so on, and as many as there are processors.
+fn counts() -> Vec<usize> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut counts: Vec<usize> = (0..).map(|power| 1 << power).take_while(|&count| count < all).collect();
+    counts.push(all);
+    counts
+}
+
+/// How many times as much several processes do in the same time as one.
+fn scale(ground: &Ground, options: &Options, scaling: &Scaling, place: Place) -> Result<Spread> {
+    let arm = Arm { place, task: scaling.task, life: Life::Kept };
+    let counts = counts();
+    let most = counts.last().copied().unwrap_or(1);
+    // Together they move as much as one does elsewhere.
+    let options = Options { bytes: (options.bytes / most).max(16 << 20), ..options.clone() };
+    let mut workers = (0..most).map(|_| Worker::start(ground, &arm, &options)).collect::<Result<Vec<_>>>()?;
+    let mut ratios = vec![Vec::new(); counts.len()];
+    for round in 0..=options.rounds {
+        let mut alone = 0.0;
+        for (&count, ratios) in counts.iter().zip(&mut ratios) {
+            let rate = together(&mut workers[..count], &arm)?;
+            if count == 1 {
+                alone = rate;
+            }
+            if round > 0 {
+                ratios.push(rate / alone);
+            }
+        }
+    }
+    let ratios = counts.iter().zip(ratios).filter_map(|(&count, ratios)| Some((count, Middle::of(ratios)?))).collect();
+    Ok(Spread { place: place.name().to_owned(), ratios })
+}
+
+/// Among how many files: as many of these as the region has room for (half a KiB each, and half of it free).
+const AMONG: [usize; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
+
+/// What an operation costs among few files and among many.
+fn grow(ground: &Ground, options: &Options, growth: &Growth) -> Result<GrowthRow> {
+    let arm = Arm { place: Place::Inner, task: growth.task, life: Life::Kept };
+    let size = ground.region()["size"].as_u64().unwrap_or(0) as usize;
+    let mut costs = Vec::new();
+    for count in AMONG.into_iter().filter(|count| count * 1024 <= size) {
+        // One after the other: together they would be among all of their files.
+        let mut worker = Worker::start(ground, &arm, &Options { operations: count, ..options.clone() })?;
+        let mut samples = Vec::new();
+        for round in 0..=options.rounds {
+            let sample = worker.round(&arm)?;
+            if round > 0 {
+                samples.push(sample.own / sample.units);
+            }
+        }
+        costs.extend(Middle::of(samples).map(|middle| (count, middle)));
+    }
+    Ok(GrowthRow::new(growth, costs))
+}
+
+/// A round of all at once: how many units in a nanosecond.
+fn together(workers: &mut [Worker], arm: &Arm) -> Result<f64> {
+    for worker in workers.iter_mut() {
+        worker.begin()?;
+    }
+    let samples = workers.iter_mut().map(|worker| worker.end(arm)).collect::<Result<Vec<_>>>()?;
+    Ok(samples.iter().map(|sample| sample.units / sample.wall).sum())
+}
+
+/// Asks all questions; `progress` is told how many of how many are answered, and which one is next.
+pub fn run(ground: &Ground, options: &Options, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Report> {
+    let wanted: Vec<&Measure> = MEASURES.iter().filter(|measure| options.wants(measure.name)).collect();
+    let scalings: Vec<&Scaling> = SCALINGS.iter().filter(|scaling| options.wants(scaling.name)).collect();
+    let growths: Vec<&Growth> = GROWTHS.iter().filter(|growth| options.wants(growth.name)).collect();
+    let all = wanted.len() + scalings.len() + growths.len();
+    let mut report = Report::about(ground, options);
+    for (index, measure) in wanted.iter().enumerate() {
+        progress(index, all, measure.name);
+        report.rows.push(answer(ground, options, measure)?);
+    }
+    for (index, scaling) in scalings.iter().enumerate() {
+        progress(wanted.len() + index, all, scaling.name);
+        let [ours, theirs] = [Place::Mount, Place::Tmpfs].map(|place| scale(ground, options, scaling, place));
+        report.scalings.push(ScalingRow::new(scaling, ours?, theirs?));
+    }
+    for (index, growth) in growths.iter().enumerate() {
+        progress(wanted.len() + scalings.len() + index, all, growth.name);
+        report.growths.push(grow(ground, options, growth)?);
+    }
+    progress(all, all, "");
+    Ok(report)
+}
+
+fn answer(ground: &Ground, options: &Options, measure: &Measure) -> Result<Row> {
+    let mut turns: Vec<Turn> = Vec::new();
+    for arm in std::iter::once(measure.ours).chain(measure.goals.iter().filter_map(Goal::peer)) {
+        if ground.refusal(arm.place).is_none() && turns.iter().all(|turn| turn.arm != arm) {
+            turns.push(Turn { arm, worker: None, samples: Vec::new() });
+        }
+    }
+    let count = turns.len();
+    for round in 0..=options.rounds {
+        // Nobody is always first.
+        for place in 0..count {
+            let turn = &mut turns[(place + round) % count];
+            let sample = turn.round(ground, options)?;
+            if round > 0 {
+                turn.samples.push(sample);
+            }
+        }
+    }
+    Ok(row(ground, measure, &turns))
+}
+
+fn row(ground: &Ground, measure: &Measure, turns: &[Turn]) -> Row {
+    let samples = |arm: Arm| turns.iter().find(|turn| turn.arm == arm).map(|turn| turn.samples.as_slice());
+    let ours = samples(measure.ours).unwrap_or_default();
+    let figure = |samples: &[Sample]| Figure {
+        own: Middle::of(samples.iter().map(|sample| sample.own / sample.units).collect()),
+        wall: Middle::of(samples.iter().map(|sample| sample.wall / sample.units).collect()),
+    };
+    let compare = |goal: &Goal| {
+        let theirs =
+            goal.peer().map(|arm| samples(arm).ok_or_else(|| ground.refusal(arm.place).unwrap_or("not measured")));
+        let (theirs, missing) = match theirs {
+            None => (&[][..], None),
+            Some(Ok(samples)) => (samples, None),
+            Some(Err(why)) => (&[][..], Some(why.to_owned())),
+        };
+        let cost = |sample: &Sample| sample.own / sample.units;
+        let pairs = || ours.iter().zip(theirs);
+        let result = match goal {
+            Goal::Times(..) | Goal::Beside(_) => {
+                Middle::of(pairs().map(|(ours, theirs)| cost(theirs) / cost(ours)).collect())
+            }
+            Goal::More(..) => Middle::of(pairs().map(|(ours, theirs)| cost(ours) - cost(theirs)).collect()),
+            Goal::AtMost(..) => Middle::of(ours.iter().map(cost).collect()),
+        };
+        Comparison::new(goal, figure(theirs), result, missing)
+    };
+    Row {
+        name: measure.name.to_owned(),
+        what: measure.what.to_owned(),
+        unit: measure.unit,
+        place: measure.ours.place.name().to_owned(),
+        ours: figure(ours),
+        comparisons: measure.goals.iter().map(compare).collect(),
+    }
+}
