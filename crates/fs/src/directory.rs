@@ -84,9 +84,10 @@ impl FileSystem {
     }
 
     /// Whether a unit belongs to this directory, as `read` sees the owner words.
+    #[inline(always)]
     fn belongs(
         &self,
-        read: &dyn Fn(u64) -> Result<u64>,
+        read: &impl Fn(u64) -> Result<u64>,
         dir: InodeId,
         class: Class,
         at: u64,
@@ -97,11 +98,13 @@ impl FileSystem {
         if whole { Ok(()) } else { Err(DAMAGED) }
     }
 
+    #[inline(always)]
     fn belongs_now(&self, dir: InodeId, class: Class, at: u64, kind: Kind) -> Result<()> {
         self.belongs(&|at| self.region().load(at), dir, class, at, kind)
     }
 
     /// Key and length word of an entry of this directory, checked.
+    #[inline(always)]
     fn entry_head(&self, dir: InodeId, at: u64) -> Result<(u64, u64)> {
         let region = self.region();
         self.belongs_now(dir, Class::Entry, at, Kind::Entry)?;
@@ -117,8 +120,17 @@ impl FileSystem {
         if key & !(ORDINALS - 1) != name.hash || info as u8 as usize != name.bytes.len() {
             return Ok(false);
         }
-        let mut stored = [0u8; NAME_LONGEST];
-        let stored = &mut stored[..name.bytes.len()];
+        // Most names are short: room for the longest would have to be cleared for each.
+        if name.bytes.len() <= NAME_INLINE {
+            return self.is_stored(dir, at, info, name, &mut [0; NAME_INLINE]);
+        }
+        self.is_stored(dir, at, info, name, &mut [0; NAME_LONGEST])
+    }
+
+    /// Whether the entry, which has the hash and the length of `name`, has its bytes, too.
+    #[inline(always)]
+    fn is_stored(&self, dir: InodeId, at: u64, info: u64, name: &Name<'_>, room: &mut [u8]) -> Result<bool> {
+        let stored = room.get_mut(..name.bytes.len()).ok_or(DAMAGED)?;
         self.read_name(dir, at, info, stored)?;
         if stored == name.bytes {
             return Ok(true);
@@ -140,7 +152,8 @@ impl FileSystem {
     }
 
     /// Walks to the leaf word for `key`; answers its offset and depth.
-    pub(crate) fn leaf(&self, dir: InodeId, key: u64, read: &dyn Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
+    #[inline(always)]
+    pub(crate) fn leaf(&self, dir: InodeId, key: u64, read: &impl Fn(u64) -> Result<u64>) -> Result<(u64, u32)> {
         let mut at = dir.at() + inode::ROOT;
         let mut depth = 0;
         while let Target::Index(node, height) = Target::decode(read(at)?)? {
@@ -155,7 +168,8 @@ impl FileSystem {
         Ok((at, depth))
     }
 
-    fn find_with(&self, dir: InodeId, name: &Name<'_>, read: &dyn Fn(u64) -> Result<u64>) -> Result<Option<Found>> {
+    #[inline(always)]
+    fn find_with(&self, dir: InodeId, name: &Name<'_>, read: &impl Fn(u64) -> Result<u64>) -> Result<Option<Found>> {
         let (mut link_at, _) = self.leaf(dir, name.hash, read)?;
         for _ in 0..CHAIN_LIMIT {
             let at = match Target::decode(read(link_at)?)? {

@@ -26,11 +26,11 @@ fn readable(from: &[UserSource<'_>]) -> u64 {
 impl FileSystem {
     /// Reads into the pieces, in order. Fewer bytes than asked at the end of the file.
     pub fn read(&self, file: OpenFile, into: &[UserTarget<'_>], at: Position) -> Result<usize> {
-        let (slot, flags) = self.flags(file)?;
+        let (slot, flags, inode) = self.opened(file)?;
         if !reads(flags) {
             return Err(Errno::BADF);
         }
-        let inode = self.inode_of(file)?;
+        let inode = inode?;
         if self.is_directory(inode)? {
             return Err(Errno::ISDIR);
         }
@@ -86,11 +86,11 @@ impl FileSystem {
 
     /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
     pub fn write(&self, file: OpenFile, from: &[UserSource<'_>], at: Position) -> Result<usize> {
-        let (slot, flags) = self.flags(file)?;
+        let (slot, flags, inode) = self.opened(file)?;
         if !writes(flags) {
             return Err(Errno::BADF);
         }
-        let inode = self.inode_of(file)?;
+        let inode = inode?;
         let length = total(from)?;
         match self.write_bytes((slot, flags), inode, from, length, at) {
             // As far as the program's memory goes.

@@ -99,6 +99,13 @@ impl FileSystem {
         Ok((at, flags_of_word(self.region().load(at + FLAGS)?)?))
     }
 
+    /// Offset of the slot, flags and inode of an open file.
+    #[inline]
+    pub(crate) fn opened(&self, file: OpenFile) -> Result<(u64, OFlags, Result<InodeId>)> {
+        let (at, flags) = self.flags(file)?;
+        Ok((at, flags, self.slot_inode(at)))
+    }
+
     /// The inode of an open file.
     pub fn inode_of(&self, file: OpenFile) -> Result<InodeId> {
         let at = self.live(file)?;

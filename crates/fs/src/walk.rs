@@ -157,12 +157,20 @@ impl FileSystem {
     }
 
     fn search_permitted(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
-        let permitted = match self.is_directory(dir) {
-            Ok(true) => self.permit(who, dir, EXECUTE),
-            Ok(false) => Err(Errno::NOTDIR),
-            Err(error) => Err(error),
-        };
+        let permitted = self.search_permitted_unless_gone(who, dir);
         self.while_there(dir, permitted).map_err(gone)
+    }
+
+    /// As [`FileSystem::search_permitted`], before a look-up in the directory, which finds it gone if it is.
+    fn search_permitted_before_lookup(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
+        match self.search_permitted_unless_gone(who, dir) {
+            Ok(()) => Ok(()),
+            refused => self.while_there(dir, refused).map_err(gone),
+        }
+    }
+
+    fn search_permitted_unless_gone(&self, who: &Caller<'_>, dir: InodeId) -> Result<()> {
+        if self.is_directory(dir)? { self.permit(who, dir, EXECUTE) } else { Err(Errno::NOTDIR) }
     }
 
     fn is_link(&self, inode: InodeId) -> Result<bool> {
@@ -208,12 +216,17 @@ impl FileSystem {
                     place = Place { dir: to, name: b"", ending, found: Some(to), slash: false };
                 }
                 _ => {
-                    self.search_permitted(who, dir)?;
                     let is_last = skip_slashes(after).is_empty();
-                    if last == Last::Create && is_last && !after.is_empty() {
+                    let unseen = last == Last::Unseen && is_last;
+                    let is_refused = last == Last::Create && is_last && !after.is_empty();
+                    if unseen || is_refused {
+                        self.search_permitted(who, dir)?;
+                    } else {
+                        self.search_permitted_before_lookup(who, dir)?;
+                    }
+                    if is_refused {
                         return Err(Errno::ISDIR);
                     }
-                    let unseen = last == Last::Unseen && is_last;
                     let found = if unseen { None } else { self.lookup(dir, name)? };
                     place = Place { dir, name, ending: Ending::Name, found, slash: false };
                     if let Some(link) = found

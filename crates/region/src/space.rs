@@ -130,7 +130,9 @@ fn data_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
     region.geometry().data_at + chunk as u64 * CHUNK + unit * class.size()
 }
 
-/// Where the owner word of the unit at `at` lies; [`DAMAGED`] when there is no unit of that class there.
+/// Where the owner word of the unit at `at` lies; [`DAMAGED`] when there is no unit of that class there. Inlined, because
+/// callers know the class: then sizes are constants, and nothing is divided.
+#[inline(always)]
 pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
     let g = region.geometry();
     let inside = at.checked_sub(g.data_at).ok_or(DAMAGED)?;
@@ -148,7 +150,7 @@ pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
 
 /// Whether the unit of `class` at `at` is linked to the inode with this number and holds `kind`, or did so a moment ago (in
 /// limbo). Its owner word's offset; [`DAMAGED`] otherwise: what refers to it there is wrong, or the owner word is.
-#[inline]
+#[inline(always)]
 pub fn expect(region: &Region, class: Class, at: u64, kind: Kind, inode: u64) -> Result<u64> {
     let owner_at = find_owner(region, class, at)?;
     let linked = Owner::decode(region.load(owner_at)?).is_some_and(|owner| {
