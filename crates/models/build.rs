@@ -10,6 +10,7 @@ const REGION: &[&str] = &[
     "commit",
     "high_water",
     "image",
+    "kept_lane",
     "lane",
     "lock",
     "owner",
@@ -24,7 +25,7 @@ const REGION: &[&str] = &[
 const NOT_OF_FILES: &[&str] = &["check", "guard", "lib"];
 
 /// Modules that stand in for what the kernel does, and for sizes.
-const STAND_IN: &[&str] = &["layout", "proof", "region", "sleep"];
+const STAND_IN: &[&str] = &["layout", "proof", "region", "sleep", "thread_hint"];
 
 /// What drives the code of the region.
 const SCENARIOS: &[&str] = &["allocation", "publication", "recoverers", "support"];
@@ -132,6 +133,20 @@ const PLANTED: &[Planted] = &[
         module: "sweep",
         from: "self.reap_image(image)?;",
         to: "",
+    },
+    Planted {
+        name: "the_range_of_a_kept_lane_is_seen_late",
+        floor: Floor::Files,
+        module: "in_place",
+        from: "announced.fence();",
+        to: "",
+    },
+    Planted {
+        name: "a_write_in_place_looks_for_no_cut",
+        floor: Floor::Files,
+        module: "in_place",
+        from: "if self.wrote(inode, before, end)? { Ok(true) } else { Err(Errno::AGAIN) }",
+        to: "self.wrote(inode, before, end).map(|_| true)",
     },
     Planted {
         name: "a_cut_does_not_hold_writers",

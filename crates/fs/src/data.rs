@@ -83,6 +83,9 @@ impl FileSystem {
         if offset >= SIZE_LARGEST {
             return Err(Errno::FBIG);
         }
+        if self.write_in_place(inode, source, offset, length) {
+            return Ok(length);
+        }
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
         let whole = source.clone();
         let mut from = whole.clone();
@@ -172,7 +175,7 @@ impl FileSystem {
     }
 
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
-    fn wrote(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
+    pub(crate) fn wrote(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
         let now = process::now() as u64;
         self.set(inode, inode::MODIFIED, now)?;
         self.set(inode, inode::CHANGED, now)?;
@@ -340,15 +343,31 @@ impl Write<'_, '_> {
 
     /// Copies into places that the file has.
     fn copy(&mut self, slot: Slot, target: Target, from: u64, length: u64, source: &mut Source<'_, '_>) -> Result<()> {
-        let fs = self.fs;
-        let region = fs.region();
         if let Target::Extent(at) = target {
             self.last = Some(at);
         }
-        let claim = checksum::before_write(region, slot.checksum_at, self.lane.index(), from as u32, length as u32)?;
+        self.fs.copy_into(self.lane.index(), self.inode, slot, target, from, length, source)
+    }
+}
+
+impl FileSystem {
+    /// Copies into places that the inode has, all in one extent; the lane of this number has announced it.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn copy_into(
+        &self,
+        lane: u32,
+        inode: InodeId,
+        slot: Slot,
+        target: Target,
+        from: u64,
+        length: u64,
+        source: &mut Source<'_, '_>,
+    ) -> Result<()> {
+        let region = self.region();
+        let claim = checksum::before_write(region, slot.checksum_at, lane, from as u32, length as u32)?;
         let mut crc = claim.as_ref().map(|claim| claim.crc);
         let mut data = Some(MustFence::nothing());
-        let copied = fs.each_run(self.inode, target, from, length, |_, length, place| {
+        let copied = self.each_run(inode, target, from, length, |_, length, place| {
             let place = place.ok_or(Errno::STALE)?;
             source.take(length as usize, |piece, skip, here, done| {
                 let fence = match &mut crc {

@@ -27,6 +27,7 @@ mod file_lock_table;
 mod file_map;
 mod file_system;
 mod guard;
+mod in_place;
 mod inode;
 mod kernel_node;
 mod links;

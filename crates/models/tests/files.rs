@@ -3,28 +3,34 @@
 mod support;
 use lifeboat_models::harness::explore_deaths;
 use lifeboat_models::real_files as real;
+use lifeboat_models::real_files::cut_against_write::Way;
 use lifeboat_models::{
-    a_cut_does_not_hold_writers, an_announcement_is_not_seen_at_once,
-    unlinked_is_freed_without_a_look_at_announcements, what_a_dead_writer_left_is_not_zeroed,
-    what_the_dead_had_open_stays_open,
+    a_cut_does_not_hold_writers, a_write_in_place_looks_for_no_cut, an_announcement_is_not_seen_at_once,
+    the_range_of_a_kept_lane_is_seen_late, unlinked_is_freed_without_a_look_at_announcements,
+    what_a_dead_writer_left_is_not_zeroed, what_the_dead_had_open_stays_open,
 };
 use support::{caught, explored, explored_deaths, explored_deaths_deeper};
+
+/// Writers announce themselves in two ways.
+const WAYS: [Way; 2] = [Way::Claimed, Way::Kept];
 
 /// In the quick set a death at every so many-th step.
 const STRIDE: usize = 11;
 
 #[test]
 fn a_block_that_a_writer_may_touch_is_not_given_away() {
-    explored("write beside a cut that gives the block away", |bounds| {
-        real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None)
-    });
+    for way in WAYS {
+        explored(&format!("write ({way:?}) beside a cut that gives the block away"), |bounds| {
+            real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None, way)
+        });
+    }
 }
 
 #[test]
 fn a_unit_that_is_freed_without_a_look_at_announcements_is_caught() {
     use unlinked_is_freed_without_a_look_at_announcements::cut_against_write as planted;
     caught("a late write went into a block that is another's", |bounds| {
-        planted::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None)
+        planted::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None, planted::Way::Claimed)
     });
 }
 
@@ -32,21 +38,50 @@ fn a_unit_that_is_freed_without_a_look_at_announcements_is_caught() {
 fn an_announcement_that_is_not_seen_at_once_is_caught() {
     use an_announcement_is_not_seen_at_once::cut_against_write as planted;
     caught("a late write went into a block that is another's", |bounds| {
-        planted::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None)
+        planted::a_block_that_a_writer_may_touch_is_not_given_away(bounds, None, planted::Way::Claimed)
     });
 }
 
 #[test]
 fn a_cut_and_a_write_behind_the_new_end() {
-    explored("write behind the new end of a cut", |bounds| {
-        real::cut_against_write::a_cut_and_a_write_behind_the_new_end(bounds, None)
-    });
+    for way in WAYS {
+        explored(&format!("write ({way:?}) behind the new end of a cut"), |bounds| {
+            real::cut_against_write::a_cut_and_a_write_behind_the_new_end(bounds, None, way)
+        });
+    }
 }
 
 #[test]
 fn a_cut_that_does_not_hold_writers_is_caught() {
     use a_cut_does_not_hold_writers::cut_against_write as planted;
-    caught("a write that has ended is lost", |bounds| planted::a_cut_and_a_write_behind_the_new_end(bounds, None));
+    caught("a write that has ended is lost", |bounds| {
+        planted::a_cut_and_a_write_behind_the_new_end(bounds, None, planted::Way::Claimed)
+    });
+}
+
+#[test]
+fn a_dead_write_is_zeroed_beside_a_living_one() {
+    for way in WAYS {
+        explored(&format!("a dead write is zeroed beside a living one ({way:?})"), |bounds| {
+            real::cut_against_write::a_dead_write_is_zeroed_beside_a_living_one(bounds, way)
+        });
+    }
+}
+
+#[test]
+fn a_range_in_a_kept_lane_that_is_seen_too_late_is_caught() {
+    use the_range_of_a_kept_lane_is_seen_late::cut_against_write as planted;
+    caught("a write that has ended is lost", |bounds| {
+        planted::a_dead_write_is_zeroed_beside_a_living_one(bounds, planted::Way::Kept)
+    });
+}
+
+#[test]
+fn a_write_in_place_that_looks_for_no_cut_is_caught() {
+    use a_write_in_place_looks_for_no_cut::cut_against_write as planted;
+    caught("lies beyond the size", |bounds| {
+        planted::a_cut_and_a_write_behind_the_new_end(bounds, None, planted::Way::Kept)
+    });
 }
 
 #[test]
@@ -66,17 +101,23 @@ fn an_unlinked_file_lives_as_long_as_it_is_open() {
 
 #[test]
 fn a_writer_that_dies_beside_a_cut_leaves_nothing_in_the_block_of_another() {
-    explored_deaths("death of a writer beside a cut that gives the block away", 3 * STRIDE, |bounds, step| {
-        real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, Some(step))
-    });
+    for way in WAYS {
+        let what = format!("death of a writer ({way:?}) beside a cut that gives the block away");
+        explored_deaths(&what, 3 * STRIDE, |bounds, step| {
+            real::cut_against_write::a_block_that_a_writer_may_touch_is_not_given_away(bounds, Some(step), way)
+        });
+    }
 }
 
 #[test]
 fn a_writer_that_dies_behind_the_new_end_leaves_nothing_there() {
     // Found with two interruptions: a death between a write that met a cut and its second try left bytes.
-    explored_deaths_deeper("death of a writer behind the new end of a cut", STRIDE, |bounds, step| {
-        real::cut_against_write::a_cut_and_a_write_behind_the_new_end(bounds, Some(step))
-    });
+    for way in WAYS {
+        let what = format!("death of a writer ({way:?}) behind the new end of a cut");
+        explored_deaths_deeper(&what, STRIDE, |bounds, step| {
+            real::cut_against_write::a_cut_and_a_write_behind_the_new_end(bounds, Some(step), way)
+        });
+    }
 }
 
 #[test]
@@ -92,7 +133,9 @@ fn who_dies_over_an_open_has_nothing_open() {
 fn bytes_of_a_dead_writer_that_are_not_zeroed_are_caught() {
     use what_a_dead_writer_left_is_not_zeroed::cut_against_write as planted;
     caught("lies beyond the size", |bounds| {
-        explore_deaths(STRIDE, |step| planted::a_cut_and_a_write_behind_the_new_end(bounds, Some(step)))
+        explore_deaths(STRIDE, |step| {
+            planted::a_cut_and_a_write_behind_the_new_end(bounds, Some(step), planted::Way::Claimed)
+        })
     });
 }
 

@@ -321,6 +321,18 @@ extern "C" fn constructor(
     initialise(environment);
 }
 
+/// The program ends in order: what it keeps of the region for its next call, others need not wait for.
+extern "C" fn destructor() {
+    if attached() && owner().load(Ordering::Relaxed) == own_pid() {
+        // What is damaged here is found by who recovers this process.
+        let _ = published().region().give_up_kept();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;
+
 /// glibc calls constructors with the arguments of `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]

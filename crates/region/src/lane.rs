@@ -178,6 +178,12 @@ impl<'r> Lane<'r> {
         self.generation
     }
 
+    /// For a lane that is kept: see `kept_lane`.
+    pub(crate) fn empty_range(&self) -> Result<()> {
+        self.note(RANGE_START, 0)?;
+        self.note(RANGE_END, 0)
+    }
+
     /// The touch announced is over.
     pub fn withdraw(&self) -> Result<()> {
         self.note(HAZARD, 0)

@@ -15,6 +15,7 @@ pub mod commit;
 mod guard;
 pub mod high_water;
 pub mod image;
+pub mod kept_lane;
 pub mod lane;
 pub mod layout;
 pub mod lock;
@@ -30,6 +31,7 @@ pub mod space;
 pub mod superblock;
 mod system_call;
 pub mod tags;
+mod thread_hint;
 pub mod user;
 mod words;
 

@@ -225,13 +225,21 @@ fn free_lanes(region: &Region, dead: Image) -> Result<()> {
 
 /// False when the lane's task could not be finished, or its announced write not cleaned up yet: both stay announced.
 fn recover_lane(region: &Region, dead: LockOwner, at: u64, gang: &Gang, finish: &dyn Finish) -> Result<bool> {
-    let mine = Lane::claim(region)?;
     let task = Task {
         kind: region.load(at + TASK_KIND)?,
         inode: region.load(at + TASK)?,
         hazard: region.load(at + HAZARD)?,
         range: (region.load(at + RANGE_START)?, region.load(at + RANGE_END)?),
     };
+    let mut has_locks = false;
+    for entry in 0..LOCK_COUNT {
+        has_locks |= region.load(at + LOCKS + entry * 8)? != 0;
+    }
+    // Lanes that the dead kept, and did not use: to free them takes no lane, which there may be none of because of them.
+    if task.kind == 0 && task.hazard == 0 && !has_locks {
+        return Ok(true);
+    }
+    let mine = Lane::claim(region)?;
     for entry in 0..LOCK_COUNT {
         let offset = region.load(at + LOCKS + entry * 8)?;
         if offset != 0 {

@@ -32,6 +32,8 @@ pub(crate) struct Private {
     pub(crate) lock_file: AtomicU32,
     /// Where the slot's witness is mapped; 0 = none.
     pub(crate) witness: AtomicUsize,
+    /// Kept lanes, as `kept_lane` notes them; 0 = none.
+    pub(crate) kept: [AtomicU64; crate::kept_lane::KEPT],
 }
 
 /// A region attached by this process.

@@ -17,6 +17,23 @@ use crate::{MustFence, Result, UserSource};
 const WRITTEN: [u8; 8] = [0x77; 8];
 const OTHERS: u64 = 0x1111_1111_1111_1111;
 
+/// How the writer announces what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In a lane that it claims for the write.
+    Claimed,
+    /// In one that it kept from before.
+    Kept,
+}
+
+fn prepare(writer: Option<&FileSystem>, way: Way) {
+    if way == Way::Kept {
+        let kept = writer.map(|files| files.lane().and_then(|lane| files.region().keep(lane)));
+        // It may die over it, too.
+        let _ = kept;
+    }
+}
+
 fn write_eight(files: &FileSystem, at: u64) -> Result<u64> {
     let pieces = [UserSource::from_slice(&WRITTEN)];
     files.write_range(FILE, &mut Source::new(&pieces), at, 8)
@@ -42,10 +59,11 @@ fn ended(files: &FileSystem) -> bool {
 }
 
 /// The writer has the block in its hands while it is cut off.
-pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: Option<u32>) -> Explored {
+pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: Option<u32>, way: Way) -> Explored {
     explore(bounds, &one_file(16, 0x2222), move |world: &World| {
         let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
         let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
+        prepare(writer.as_ref(), way);
         world.start();
         let writer = spawn(move || {
             let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 8)));
@@ -94,10 +112,11 @@ fn assert_zero_beyond_the_size(size: u64, words: &[u64]) {
 
 /// A file of 16 bytes is cut to 8 while somebody writes its bytes 16 to 24. Either way round, no byte that was cut off
 /// shows again, and none beyond the size is there.
-pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>) -> Explored {
+pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>, way: Way) -> Explored {
     explore(bounds, &one_file(16, 0x2222), move |world: &World| {
         let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
         let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
+        prepare(writer.as_ref(), way);
         world.start();
         let writer = spawn(move || {
             let wrote = writer.as_ref().and_then(|files| unless_dead(write_eight(files, 16)));
@@ -120,6 +139,40 @@ pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>) -
             if size == 24 {
                 assert_eq!(words[2], u64::from_le_bytes(WRITTEN), "a write that has ended is lost: {words:x?}");
             }
+        }
+    })
+}
+
+/// A process died over a write behind the end, and what it left there is zeroed while somebody writes there, too: his bytes
+/// stay.
+pub fn a_dead_write_is_zeroed_beside_a_living_one(bounds: Bounds, way: Way) -> Explored {
+    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+        let [observer, writer, recoverer, dead] = [2, 0, 1, 3].map(|number| files(world, number, None));
+        let (Some(observer), Some(recoverer), Some(dead)) = (observer, recoverer, dead) else { return };
+        prepare(writer.as_ref(), way);
+        let left = dead.lane().and_then(|lane| {
+            lane.announce(FILE.to_word(), 16, 32)?;
+            std::mem::forget(lane);
+            Ok(())
+        });
+        dead.region().process.die();
+        world.start();
+        let writer = spawn(move || {
+            let wrote = writer.as_ref().map(|files| write_eight(files, 16));
+            (wrote, writer.is_none_or(|files| ended(&files)))
+        });
+        let recovered = recovery::recover_all(recoverer.region(), &recoverer);
+        let (wrote, _) = writer.join().expect("the writer");
+        world.end();
+        let size = observer.field(FILE, inode::SIZE).map(size_of);
+        let words = bytes_of_the_file(&observer);
+        if world.counts() {
+            left.expect("an announcement");
+            recovered.expect("the recovery");
+            assert_eq!(wrote, Some(Ok(8)));
+            let (size, words) = (size.expect("the size"), words.expect("the bytes").expect("the block stays"));
+            assert_eq!(size, 24);
+            assert_eq!(words[2], u64::from_le_bytes(WRITTEN), "a write that has ended is lost: {words:x?}");
         }
     })
 }

@@ -1,0 +1,136 @@
+//! Lanes that an image keeps claimed, for writes that need nothing of a lane but its announcement.
+//!
+//! To claim a lane, to announce, and to give the lane back costs more than to copy a few bytes. So an image keeps a few lanes:
+//! one exchange of the hazard word of such a lane, from zero to the inode, takes it among the threads of the image and
+//! announces the inode to everybody, with a full fence.
+//!
+//! Invariants. A kept lane is claimed by its image until the image gives it up, or is recovered. Nothing of it is ever
+//! used but hazard and range: no lock, no unit, no task, no transaction. Whoever changed its hazard from zero is alone with it
+//! until he stores zero; also who gives it up does so. While the hazard is zero the range is empty, so who sees a new hazard
+//! beside the range from before sees one that spares nothing.
+
+use crate::Result;
+use crate::image;
+use crate::lane::{CLAIM, HAZARD, Lane, RANGE_END, RANGE_START, claim_of, free_claim};
+use crate::region::Region;
+use crate::thread_hint::thread_hint;
+use core::sync::atomic::{Ordering, fence};
+
+/// How many lanes an image keeps at most: threads that write at once each find one, mostly.
+pub(crate) const KEPT: usize = 4;
+
+/// A hazard of no inode: the lane is being given up.
+const NOBODYS: u64 = u64::MAX;
+
+/// In place of a note: there is no lane to keep, and none is asked for again. (The number is that of no lane.)
+const REFUSED: u64 = 1 << 63;
+
+/// A kept lane as this process notes it: its number plus one in bits 0..32, its generation in 32..48.
+fn note(index: u32, generation: u16) -> u64 {
+    (index as u64 + 1) | (generation as u64) << 32
+}
+
+/// An announcement in a kept lane; withdrawn when dropped.
+pub struct InPlace<'r> {
+    region: &'r Region,
+    at: u64,
+    index: u32,
+}
+
+impl Region {
+    /// Announces in a kept lane, without a claim, that data of `inode` in `[start, end)` will be touched. `None` when this
+    /// thread's lane is in use (a signal handler, another thread), or none is kept yet (see [`Region::keep`]).
+    ///
+    /// Who looks at announcements sees the inode from here on, but the range perhaps only after [`InPlace::fence`].
+    #[inline]
+    pub fn announce_in_place(&self, inode: u64, start: u64, end: u64) -> Result<Option<InPlace<'_>>> {
+        let noted = self.private.kept[thread_hint() % KEPT].load(Ordering::Relaxed);
+        let Some(announced) = self.take_kept(noted, inode)? else { return Ok(None) };
+        self.word(announced.at + RANGE_START)?.store(start, Ordering::Release);
+        self.word(announced.at + RANGE_END)?.store(end, Ordering::Release);
+        Ok(Some(announced))
+    }
+
+    /// Takes the noted lane, unless somebody has it.
+    #[inline]
+    fn take_kept(&self, noted: u64, hazard: u64) -> Result<Option<InPlace<'_>>> {
+        let Some(index) = (noted as u32).checked_sub(1) else { return Ok(None) };
+        let at = self.lane_at(index)?;
+        let word = self.word(at + HAZARD)?;
+        if word.compare_exchange(0, hazard, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return Ok(None);
+        }
+        let (mine, generation) = (image::own(self)?, (noted >> 32) as u16);
+        let claim = claim_of(self.load(at + CLAIM)?);
+        if claim.is_some_and(|claim| claim.image == mine && claim.generation == generation) {
+            return Ok(Some(InPlace { region: self, at, index }));
+        }
+        // Given up since it was noted, it may be another's: whose announcement came after this, it stands there instead.
+        let _ = word.compare_exchange(hazard, 0, Ordering::SeqCst, Ordering::Relaxed);
+        Ok(None)
+    }
+
+    /// Whether this thread's lane is kept already, or none will be.
+    pub fn keeps_lane(&self) -> bool {
+        self.private.kept[thread_hint() % KEPT].load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps a lane that was just claimed and never used, unless this thread has one, or half of all lanes are taken: the
+    /// other half is for operations, and for recovering those who died with what they kept.
+    pub fn keep(&self, lane: Lane<'_>) -> Result<()> {
+        let place = &self.private.kept[thread_hint() % KEPT];
+        // Lanes are claimed from the lowest, so its number says how many are taken.
+        if lane.index() as u64 >= self.geometry().lanes / 2 {
+            let _ = place.compare_exchange(0, REFUSED, Ordering::AcqRel, Ordering::Relaxed);
+            return Ok(());
+        }
+        lane.empty_range()?;
+        let noted = note(lane.index(), lane.generation());
+        if place.compare_exchange(0, noted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            core::mem::forget(lane);
+        }
+        Ok(())
+    }
+
+    /// Frees the kept lanes that nobody uses at this moment: the program is about to end, or the image to give up its slot.
+    pub fn give_up_kept(&self) -> Result<()> {
+        for place in &self.private.kept {
+            let Some(taken) = self.take_kept(place.load(Ordering::Relaxed), NOBODYS)? else { continue };
+            place.store(0, Ordering::Relaxed);
+            let at = taken.at;
+            // Its range is empty still. In this order: with a hazard no other thread of ours takes it, and without our claim none
+            // keeps it; who claims it meanwhile may have announced something.
+            core::mem::forget(taken);
+            free_claim(self, at)?;
+            let _ = self.word(at + HAZARD)?.compare_exchange(NOBODYS, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl InPlace<'_> {
+    /// Index of the lane.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// From here on everybody sees the range, too.
+    pub fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn withdraw(&self) -> Result<()> {
+        // In this order: without a hazard the range is empty.
+        self.region.word(self.at + RANGE_END)?.store(0, Ordering::Release);
+        self.region.word(self.at + RANGE_START)?.store(0, Ordering::Release);
+        self.region.word(self.at + HAZARD)?.store(0, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Drop for InPlace<'_> {
+    fn drop(&mut self) {
+        // Only a damaged offset could fail here, and lanes lie at offsets computed from the checked superblock.
+        let _ = self.withdraw();
+    }
+}
