@@ -104,7 +104,7 @@ const PLANTED: &[Planted] = &[
         floor: Floor::Region,
         module: "lock",
         from: "// Somebody began to wait for it, which changes the word: the dead still has it.",
-        to: "break;",
+        to: "if word != 0 { break; }",
     },
     Planted {
         name: "unlinked_is_freed_without_a_look_at_announcements",
