@@ -9,11 +9,6 @@ use lifeboat_region::layout::CELL;
 use lifeboat_region::owner::{Kind, Owner, State};
 use lifeboat_region::space::{self, Class};
 use lifeboat_region::{DAMAGED, MustFence, Region, image, process, recovery};
-use rustix::thread::{Timespec, nanosleep};
-
-/// How often a lane is looked for where all are taken, and how long is waited between: a tenth of a second in all.
-const LANE_TRIES: u32 = 100;
-const BETWEEN_TRIES: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Longest prefix of a mount.
 pub const PREFIX_LONGEST: usize = 1024;
@@ -137,28 +132,12 @@ impl FileSystem {
             recovery::recover_own_predecessors(&self.region, self)?;
         }
         match Lane::claim(&self.region) {
-            Err(Errno::NOLCK) => self.lane_of_the_dead(),
+            Err(Errno::NOLCK) => {
+                recovery::recover_all(&self.region, self)?;
+                Lane::claim(&self.region)
+            }
             other => other,
         }
-    }
-
-    /// All lanes are taken: some perhaps by the dead, whom somebody else may be recovering at this moment.
-    #[cold]
-    fn lane_of_the_dead(&self) -> Result<Lane<'_>> {
-        for _ in 0..LANE_TRIES {
-            match recovery::recover_all(&self.region, self) {
-                // To recover some of the dead takes a lane, too: there is one when others have been recovered.
-                Err(Errno::NOLCK) => {}
-                other => drop(other?),
-            }
-            match Lane::claim(&self.region) {
-                Err(Errno::NOLCK) => {}
-                other => return other,
-            }
-            // Woken early by a signal, it has waited less.
-            let _ = nanosleep(&BETWEEN_TRIES);
-        }
-        Err(Errno::NOLCK)
     }
 
     pub(crate) fn set(&self, inode: InodeId, field: u64, value: u64) -> Result<()> {
