@@ -256,8 +256,8 @@ fn word_is_kept_as_long_as_something_runs_and_no_longer() {
         assert!(removed.as_ref().is_ok_and(|output| output.status.success()), "{removed:?}");
     }
     // A program that cannot be started leaves nothing either.
-    let mut missing =
-        cluster.command(&one, &["exec", "--mount", cluster.mount.to_str().expect("text"), "--", "/no/such"]);
+    let at = cluster.mount.to_str().expect("our paths are text");
+    let mut missing = cluster.command(&one, &["exec", "--size", "16MiB", "--mount", at, "--", "/no/such"]);
     assert_eq!(ended(&mut missing).0, Some(127));
     cluster.quiet();
 }
