@@ -125,8 +125,11 @@ fn measures(report: &Value) -> String {
                 (goal, _) => format!("{goal}: not measured"),
             };
             // A row of the table is known by its first cell, so that a part can be measured again.
+            let is_alone = each(&row["comparisons"]).filter(|other| other["place"] == comparison["place"]).count() == 1;
+            let task =
+                comparison["task"].as_str().filter(|_| !is_alone).map_or(String::new(), |task| format!(", {task}"));
             rows.push_str(&format!(
-                "| {} ({}), beside {place} | {} | {place} | {} | {result} | {goal} |\n",
+                "| {} ({}), beside {place}{task} | {} | {place} | {} | {result} | {goal} |\n",
                 row["what"].as_str().unwrap_or("?"),
                 row["name"].as_str().unwrap_or("?"),
                 figure(&row["ours"], unit),
@@ -165,10 +168,11 @@ fn growths(report: &Value) -> String {
             .map(|pair| format!("{}: {:.0} ns", pair[0], pair[1]["median"].as_f64().unwrap_or(f64::NAN)));
         let reached = if row["met"] == true { "reached" } else { "**not reached**" };
         rows.push_str(&format!(
-            "| {} | {} | {:.2} | 1.5: {reached} |\n",
+            "| {} | {} | {:.2} | {}: {reached} |\n",
             row["what"].as_str().unwrap_or("?"),
             costs.collect::<Vec<_>>().join(", "),
             row["ratio"].as_f64().unwrap_or(f64::NAN),
+            row["goal"],
         ));
     }
     rows
@@ -185,6 +189,8 @@ mod tests {
         let report = json!({
             "rows": [{"name": "stat", "what": "stat()", "unit": "operations", "ours": middle(100.0), "comparisons": [
                 {"place": "tmpfs", "kind": "times", "theirs": middle(500.0), "result": {"median": 5.0}, "goal": 6.0, "met": false},
+                {"place": "bare", "task": "copy", "kind": "times", "theirs": middle(50.0), "result": {"median": 0.5}, "goal": null},
+                {"place": "bare", "task": "sum", "kind": "times", "theirs": middle(60.0), "result": {"median": 0.6}, "goal": null},
                 {"place": "disk", "kind": "times", "theirs": {"own": null}, "result": null, "goal": 2.0, "met": null, "missing": "no disk"},
             ]}],
             "scalings": [{"what": "names", "ours": {"ratios": [[1, {"median": 1.0}], [2, {"median": 1.6}]]},
@@ -192,6 +198,8 @@ mod tests {
         });
         let rows = measures(&report);
         assert!(rows.contains("| 100.0 ns | tmpfs | 500.0 ns | 5.00 times as fast | 6.0: **not reached** |"), "{rows}");
+        // Two rows beside one place are two rows of the table.
+        assert!(rows.contains("beside bare, copy |") && rows.contains("beside bare, sum |"), "{rows}");
         assert!(rows.contains("| no disk | 2.0: not measured |"), "{rows}");
         assert_eq!(scalings(&report), "| names | 1: 1.00, 2: 1.60 |  | 1.50: reached |\n");
     }

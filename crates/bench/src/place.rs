@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io::{Error, Result};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::ptr::null;
@@ -165,11 +165,6 @@ impl Ground {
         let job = Job { task: arm.task.to_owned(), folder, bytes, operations };
         command.arg(self.wanted.worker).args(job.arguments());
         command
-    }
-
-    /// What the disk's folder lies on.
-    pub fn disk_device(&self) -> Option<u64> {
-        self.disk.as_ref().and_then(|folder| folder.metadata().ok()).map(|metadata| metadata.dev())
     }
 }
 

@@ -141,6 +141,8 @@ pub struct GrowthRow {
     pub costs: Vec<(usize, Middle)>,
     /// How many times as much the dearest takes as the cheapest.
     pub ratio: Option<f64>,
+    /// What that should be at most.
+    pub goal: f64,
     /// Whether that is little enough.
     pub met: Option<bool>,
 }
@@ -151,7 +153,7 @@ impl GrowthRow {
         let medians = || costs.iter().map(|(_, middle)| middle.median);
         let ratio = medians().reduce(f64::max).zip(medians().reduce(f64::min)).map(|(most, least)| most / least);
         let met = ratio.map(|ratio| ratio <= FLAT);
-        GrowthRow { name: growth.name.to_owned(), what: growth.what.to_owned(), costs, ratio, met }
+        GrowthRow { name: growth.name.to_owned(), what: growth.what.to_owned(), costs, ratio, goal: FLAT, met }
     }
 }
 

@@ -113,13 +113,17 @@ fn counts() -> Vec<usize> {
     counts
 }
 
+/// Bulk work moves whole ones of these.
+const PAGE: usize = 2 << 20;
+
 /// How many times as much several processes do in the same time as one.
 fn scale(ground: &Ground, options: &Options, scaling: &Scaling, place: Place) -> Result<Spread> {
     let arm = Arm { place, task: scaling.task, life: Life::Kept };
     let counts = counts();
     let most = counts.last().copied().unwrap_or(1);
-    // Together they move as much as one does elsewhere.
-    let options = Options { bytes: (options.bytes / most).max(16 << 20), ..options.clone() };
+    // Together they move as much as one does elsewhere: the region has room for that.
+    let bytes = (options.bytes / most / PAGE * PAGE).max(PAGE);
+    let options = Options { bytes, ..options.clone() };
     let mut workers = (0..most).map(|_| Worker::start(ground, &arm, &options)).collect::<Result<Vec<_>>>()?;
     let mut ratios = vec![Vec::new(); counts.len()];
     for round in 0..=options.rounds {

@@ -52,8 +52,7 @@ impl FileSystem {
         length: u64,
     ) -> bool {
         match self.try_in_place(&announced, inode, source, offset, length) {
-            Ok(true) => true,
-            Ok(false) => false,
+            Ok(done) => done,
             Err(_) => {
                 // Some bytes may lie beyond the size: they stay announced until they are zero.
                 let _ = self.scrub_in_place(announced, inode, offset, offset + length);

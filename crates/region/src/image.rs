@@ -174,9 +174,6 @@ pub fn is_alive(region: &Region, image: Image) -> Result<bool> {
 
 /// Gives the slot back at an orderly detach. Lanes of this image must be free.
 pub fn give_up(region: &Region) {
-    if region.private.image.load(Ordering::Acquire) == 0 {
-        return;
-    }
     // Before the slot: who takes that must find none of ours.
     let _ = region.give_up_kept();
     let known = region.private.image.swap(0, Ordering::AcqRel);
