@@ -50,6 +50,7 @@ const TOOLS: &[Tool] = &[
     tool("make", "make", "builds below the mount", &[Purpose::Full]),
     tool("/usr/src/binutils", "binutils-source", "is built outside the mount", &[Purpose::Full]),
     tool("xz", "xz-utils", "unpacks it", &[Purpose::Full]),
+    tool("flex", "flex", "builds it", &[Purpose::Full]),
     tool("fio", "fio", "writes and verifies below the mount", &[Purpose::Full]),
     tool("sqlite3", "sqlite3", "keeps databases below the mount", &[Purpose::Full]),
     tool("/usr/lib/python3/dist-packages/lmdb", "python3-lmdb", "maps databases below the mount", &[Purpose::Full]),
