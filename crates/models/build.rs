@@ -14,6 +14,7 @@ const REGION: &[&str] = &[
     "lane",
     "lock",
     "owner",
+    "private_cache",
     "process",
     "recovery",
     "space",
@@ -28,7 +29,7 @@ const NOT_OF_FILES: &[&str] = &["check", "guard", "lib"];
 const STAND_IN: &[&str] = &["layout", "proof", "region", "sleep", "thread_hint"];
 
 /// What drives the code of the region.
-const SCENARIOS: &[&str] = &["allocation", "publication", "recoverers", "support"];
+const SCENARIOS: &[&str] = &["allocation", "looked_up", "publication", "recoverers", "support"];
 
 /// What drives the code of the file system.
 const FILE_SCENARIOS: &[&str] = &["files", "cut_against_write", "open_files", "support"];
@@ -105,6 +106,13 @@ const PLANTED: &[Planted] = &[
         module: "lock",
         from: "// Somebody began to wait for it, which changes the word: the dead still has it.",
         to: "if word != 0 { break; }",
+    },
+    Planted {
+        name: "a_line_is_looked_at_once",
+        floor: Floor::Region,
+        module: "private_cache",
+        from: "let undisturbed = version & 1 == 0 && self.version.load(Ordering::Relaxed) == version;",
+        to: "let undisturbed = version & 1 == 0;",
     },
     Planted {
         name: "unlinked_is_freed_without_a_look_at_announcements",

@@ -15,7 +15,7 @@ use crate::{Errno, NAME_LONGEST, Result};
 use core::sync::atomic::{Ordering, fence};
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::CELL;
-use lifeboat_region::owner::{Kind, Owner, State};
+use lifeboat_region::owner::{Kind, Owner};
 use lifeboat_region::space::{self, Class, Unit};
 use lifeboat_region::{DAMAGED, MustFence};
 
@@ -93,9 +93,8 @@ impl FileSystem {
         at: u64,
         kind: Kind,
     ) -> Result<()> {
-        let owner = Owner::decode(read(space::find_owner(self.region(), class, at)?)?).ok_or(DAMAGED)?;
-        let whole = owner.state == State::Live && owner.kind == kind && owner.holder as u64 == dir.number();
-        if whole { Ok(()) } else { Err(DAMAGED) }
+        let word = read(space::find_owner(self.region(), class, at)?)?;
+        if Owner::is_linked(word, kind, dir.number()) { Ok(()) } else { Err(DAMAGED) }
     }
 
     #[inline(always)]
@@ -191,13 +190,14 @@ impl FileSystem {
         self.find_with(dir, name, &|at| self.region().load(at))
     }
 
-    /// Runs `read` until it saw one state of the directory; `NOENT` when that is gone. No lock is held.
-    pub(crate) fn undisturbed<T>(&self, dir: InodeId, read: impl Fn() -> Result<T>) -> Result<T> {
+    /// Runs `read` until it saw one state of the directory, which has the sequence that it is given; `NOENT` when that is gone. No
+    /// lock is held.
+    pub(crate) fn undisturbed<T>(&self, dir: InodeId, read: impl Fn(u64) -> Result<T>) -> Result<T> {
         let sequence = self.region().word(dir.at() + inode::SEQUENCE)?;
         for _ in 0..SPINS {
             let before = sequence.load(Ordering::Acquire);
             if before & 1 == 0 {
-                let result = read();
+                let result = read(before);
                 fence(Ordering::Acquire);
                 if sequence.load(Ordering::Relaxed) == before {
                     return self.unless_removed(dir, result);
@@ -208,12 +208,16 @@ impl FileSystem {
         // Its writer is slow, or dead: its lock tells, and recovers it.
         let lane = self.lane()?;
         self.lock_inode(&lane, dir).map_err(inode::gone)?;
-        read()
+        read(sequence.load(Ordering::Acquire))
     }
 
     /// Finds a name without a lock.
     pub(crate) fn find(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
-        self.undisturbed(dir, || self.find_locked(dir, name))
+        let (found, sequence) = self.undisturbed(dir, |sequence| Ok((self.find_locked(dir, name)?, sequence)))?;
+        if let Some(found) = &found {
+            self.note_child(dir, sequence, name.bytes, found.child);
+        }
+        Ok(found)
     }
 
     /// Stages a new entry. The directory is locked; the name is not in it.

@@ -145,7 +145,11 @@ impl FileSystem {
     /// Whether the inode exists; `STALE` when its cell holds something else by now.
     pub(crate) fn validate(&self, inode: InodeId) -> Result<()> {
         let owner_at = space::find_owner(self.region(), Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
-        let owner = Owner::decode(self.region().load(owner_at)?).ok_or(Errno::UCLEAN)?;
+        let word = self.region().load(owner_at)?;
+        if Owner::is_inode(word, inode.number(), inode.generation()) {
+            return Ok(());
+        }
+        let owner = Owner::decode(word).ok_or(Errno::UCLEAN)?;
         if owner.state != State::Live || owner.kind != Kind::Inode || owner.generation != inode.generation() {
             return Err(Errno::STALE);
         }

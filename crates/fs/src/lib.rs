@@ -33,6 +33,7 @@ mod kernel_node;
 mod links;
 mod map_word;
 mod mapped;
+mod name_cache;
 mod namespace;
 mod open_file;
 mod opening;

@@ -82,7 +82,8 @@ impl FileSystem {
         Ok((masked, gid))
     }
 
-    /// Stages that the directory changed now, with `names` more names and `links` more subdirectories.
+    /// Stages that the directory has `names` more names and `links` more subdirectories, and says that it changes now: times are no
+    /// part of the transaction.
     pub(crate) fn touch_directory(
         &self,
         transaction: &mut Transaction<'_, '_>,
@@ -92,8 +93,8 @@ impl FileSystem {
     ) -> Result<()> {
         let now = process::now() as u64;
         let at = dir.at();
-        transaction.set(at + inode::MODIFIED, now)?;
-        transaction.set(at + inode::CHANGED, now)?;
+        self.set(dir, inode::MODIFIED, now)?;
+        self.set(dir, inode::CHANGED, now)?;
         // A directory's size counts its names.
         let size = transaction.get(at + inode::SIZE)?;
         transaction.set(at + inode::SIZE, size.wrapping_add_signed(names))?;

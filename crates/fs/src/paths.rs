@@ -53,7 +53,7 @@ impl FileSystem {
     }
 
     fn name_of(&self, parent: InodeId, child: InodeId, name: &mut [u8; NAME_LONGEST]) -> Result<usize> {
-        let found = self.undisturbed(parent, || {
+        let found = self.undisturbed(parent, |_| {
             let mut key = 0;
             while let Some((at, next)) = self.entry_after(parent, key)? {
                 if self.region().load(at + CHILD)? == child.to_word() {

@@ -23,7 +23,7 @@ impl FileSystem {
             let (inode, name): (InodeId, &[u8]) = if cookie == 0 { (dir, b".") } else { (self.parent(dir)?, b"..") };
             return Ok(Some(special(inode, name, cookie + AFTER_DOT)));
         }
-        self.undisturbed(dir, || {
+        self.undisturbed(dir, |_| {
             let Some((at, key)) = self.entry_after(dir, cookie)? else { return Ok(None) };
             let mut name = [0; NAME_LONGEST];
             let (name_len, kind, child) = self.entry(dir, at, &mut name)?;

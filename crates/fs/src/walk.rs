@@ -135,6 +135,9 @@ impl FileSystem {
 
     /// What a name means in a directory that may be searched. One that was removed has no names, of whatever length.
     fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
+        if let Some(child) = self.known_child(dir, name) {
+            return Ok(Some(child));
+        }
         let found = self.name(name).and_then(|name: Name<'_>| self.find(dir, &name));
         match found {
             Ok(Some(found)) => Ok(Some(found.child)),

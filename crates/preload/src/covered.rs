@@ -57,8 +57,8 @@ pub fn is(descriptor: c_int) -> bool {
 
 /// Whether a path of the kernel's leads to the covered directory itself.
 pub fn is_at(directory: c_int, path: *const c_char) -> bool {
-    let mut buffer = [0; user::PATH_MAX];
-    let Ok(text) = user::path(path, &mut buffer) else { return false };
+    let mut room = user::Room::new();
+    let Ok(text) = user::path(path, &mut room) else { return false };
     base(directory).is_some_and(|base| leads_here(base, text))
 }
 
@@ -94,8 +94,8 @@ fn find_path() -> usize {
 
 /// Whether the mount lies somewhere below a path of the kernel's.
 pub fn is_below(path: *const c_char) -> bool {
-    let mut buffer = [0; user::PATH_MAX];
-    let Ok(text) = user::path(path, &mut buffer) else { return false };
+    let mut room = user::Room::new();
+    let Ok(text) = user::path(path, &mut room) else { return false };
     let Ok(opened) = rustix::fs::open(text, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return false };
     let mut shown = [0; user::PATH_MAX];
     let Some(length) = tags::name_behind(rustix::fd::AsRawFd::as_raw_fd(&opened), &mut shown) else { return false };
@@ -122,7 +122,7 @@ fn base(directory: c_int) -> Option<rustix::fd::BorrowedFd<'static>> {
 #[cold]
 #[inline(never)]
 pub fn entered(directory: c_int, path: *const c_char, last: LastLink, buffer: &mut Buffer) -> Option<(InodeId, &[u8])> {
-    let mut given = [0; user::PATH_MAX];
+    let mut given = user::Room::new();
     let text = user::path(path, &mut given).ok().filter(|text| !text.is_empty())?;
     let absolute = text.first() == Some(&b'/');
     let base = if absolute { rustix::fs::CWD } else { base(directory)? };

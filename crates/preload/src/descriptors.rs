@@ -1,6 +1,6 @@
 //! Which descriptors are ours: one table look-up per call, and what dup, fork and close do to it.
 
-use crate::{signals, state, tags};
+use crate::{kept_tags, signals, state, tags};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
@@ -102,12 +102,16 @@ pub fn mark_all_shared() {
             word.fetch_or(SHARED, Ordering::Relaxed);
         }
     }
+    kept_tags::forget_all();
 }
 
 /// Another descriptor of the same open file may exist.
 pub fn mark_shared(descriptor: libc::c_int) {
     if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
         word.fetch_or(SHARED, Ordering::Relaxed);
+    }
+    if let Some(file) = find(descriptor) {
+        kept_tags::forget(file);
     }
 }
 
@@ -124,9 +128,21 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
         entry if !entry.shared => {
             // SAFETY: a descriptor of ours that is open until it is closed below.
             let tag = unsafe { BorrowedFd::borrow_raw(descriptor) };
-            tags::tell_of_strays(entry.file, || rustix::fs::fstat(tag));
+            let about = file_system.flags_of(entry.file).and_then(|flags| {
+                let generation = file_system.generation_of(entry.file)?;
+                Ok((tags::access(flags), generation))
+            });
+            // Through a descriptor for reading nothing was written.
+            if !about.is_ok_and(|(access, _)| access == libc::O_RDONLY) {
+                tags::tell_of_strays(entry.file, || rustix::fs::fstat(tag));
+            }
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
             let closed = file_system.close(entry.file);
+            if let (Ok(()), Ok((access, generation))) = (closed, about)
+                && kept_tags::keep(entry.file, generation, tag, access)
+            {
+                file_system.prefer(entry.file);
+            }
             close_in_kernel(descriptor)?;
             closed
         }

@@ -33,6 +33,7 @@ mod faults;
 mod fifos;
 mod hooks;
 mod identity;
+mod kept_tags;
 mod kernels;
 mod keys;
 mod late_pages;

@@ -48,8 +48,8 @@ fn open_slowly<C: Failure>(
     is_covered: &impl Fn(&C) -> bool,
     ours: &impl Fn(Result<c_int>) -> C,
 ) -> C {
-    let mut buffer = [0; user::PATH_MAX];
-    match path::locate(wish.directory, wish.name, &mut buffer) {
+    let mut room = user::Room::new();
+    match path::locate(wish.directory, wish.name, &mut room) {
         path::Place::Foreign => {
             let answer = theirs(wish.directory, wish.name);
             let failed = answer.failed();

@@ -10,7 +10,7 @@ use crate::{call, covered, descriptors, environment, state, user, working_direct
 use core::ffi::{CStr, c_char, c_int};
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, OpenFile, Result};
 
-/// Room for a path.
+/// Room for a path that is put together.
 pub type Buffer = [u8; user::PATH_MAX];
 
 /// Where a path leads.
@@ -48,8 +48,8 @@ pub fn surely_foreign(directory: c_int, path: *const c_char) -> bool {
 
 /// Finds out where a path leads.
 #[inline(never)]
-pub fn locate(directory: c_int, path: *const c_char, buffer: &mut Buffer) -> Place<'_> {
-    let path = match user::path(path, buffer) {
+pub fn locate(directory: c_int, path: *const c_char, room: &mut user::Room) -> Place<'_> {
+    let path = match user::path(path, room) {
         Ok(path) => path,
         // Unreadable or too long, which the kernel says as well.
         Err(_) => return Place::Foreign,
@@ -107,6 +107,13 @@ fn ours_from_root(rest: &[u8]) -> Place<'_> {
 
 /// What of `path` comes after the components of `prefix`. A relative path has no slash before its first.
 fn below<'a>(path: &'a [u8], prefix: &[u8], relative: bool) -> Option<&'a [u8]> {
+    // Mostly the text is the same.
+    if let Some(rest) = path.strip_prefix(prefix)
+        && !relative
+        && matches!(rest.first(), None | Some(b'/'))
+    {
+        return Some(rest);
+    }
     let mut rest = path;
     let mut relative = relative;
     for component in prefix.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
@@ -154,8 +161,8 @@ fn number_path(path: &[u8]) -> Option<(c_int, &[u8])> {
 
 /// The descriptor that a path in `/proc` or `/dev` means.
 pub fn descriptor_meant(path: *const c_char) -> Option<c_int> {
-    let mut buffer = [0; user::PATH_MAX];
-    match number_path(user::path(path, &mut buffer).ok()?) {
+    let mut room = user::Room::new();
+    match number_path(user::path(path, &mut room).ok()?) {
         Some((number, b"")) => Some(number),
         _ => None,
     }
@@ -235,13 +242,13 @@ fn on_inode_slowly<T: Answer<C>, C: Failure>(
     ours: &impl Fn(&FileSystem, &Caller<'_>, InodeId) -> Result<T>,
     both: &Both<impl Fn(c_int, *const c_char) -> C, impl Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>>,
 ) -> C {
-    if both.last == LastLink::Follow {
-        let mut buffer = [0; user::PATH_MAX];
-        if let Place::Descriptor(file) = locate(directory, path, &mut buffer) {
-            return give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?)));
+    let mut room = user::Room::new();
+    match locate(directory, path, &mut room) {
+        Place::Descriptor(file) if both.last == LastLink::Follow => {
+            give(call::call(|file_system, who| ours(file_system, who, file_system.inode_of(file)?)))
         }
+        place => both.at(directory, path, place),
     }
-    both.found_out(directory, path)
 }
 
 /// Times that a path may change between the mount and the kernel.
@@ -261,8 +268,17 @@ impl<K, O> Both<K, O> {
         K: Fn(c_int, *const c_char) -> C,
         O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
     {
-        let mut buffer = [0; user::PATH_MAX];
-        match locate(directory, path, &mut buffer) {
+        let mut room = user::Room::new();
+        self.at(directory, path, locate(directory, path, &mut room))
+    }
+
+    /// The call on a path that was located.
+    fn at<T: Answer<C>, C: Failure>(&self, directory: c_int, path: *const c_char, place: Place<'_>) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        match place {
             Place::Foreign | Place::Descriptor(_) => self.theirs_first(directory, path, 0),
             Place::Refused(error) => fail(error),
             Place::Ours(start, rest) => self.ours_first(start, rest, 0),

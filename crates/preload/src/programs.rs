@@ -123,8 +123,8 @@ pub type Strings = *const *const c_char;
 /// As `execve` has them: EACCES for what is not an executable regular file; ENOMEM and the like when copying.
 #[inline(never)]
 fn find(directory: c_int, name: *const c_char, inherited: bool, outside: &mut Buffer) -> Result<Program> {
-    let mut buffer = [0; user::PATH_MAX];
-    match path::locate(directory, name, &mut buffer) {
+    let mut room = user::Room::new();
+    match path::locate(directory, name, &mut room) {
         Place::Refused(error) => Err(error),
         Place::Ours(start, rest) => find_from(start, rest, directory == libc::AT_FDCWD, inherited, outside),
         Place::Descriptor(file) => copy_again(file, inherited).map(Program::Copy),
@@ -338,8 +338,8 @@ pub fn is_path(name: *const c_char) -> bool {
 pub fn search(file: *const c_char, out: &mut Buffer) -> bool {
     // SAFETY: libc's own list; a program that changes its environment in another thread at this time races by itself.
     let list = unsafe { libc::getenv(c"PATH".as_ptr()) };
-    let mut name_buffer = [0; user::PATH_MAX];
-    let Ok(name) = user::path(file, &mut name_buffer) else { return false };
+    let mut name_room = user::Room::new();
+    let Ok(name) = user::path(file, &mut name_room) else { return false };
     if list.is_null() || name.is_empty() {
         return false;
     }
@@ -358,8 +358,8 @@ pub fn search(file: *const c_char, out: &mut Buffer) -> bool {
             continue;
         }
         let candidate = out.as_ptr().cast();
-        let mut place = [0; user::PATH_MAX];
-        let ours = match path::locate(libc::AT_FDCWD, candidate, &mut place) {
+        let mut room = user::Room::new();
+        let ours = match path::locate(libc::AT_FDCWD, candidate, &mut room) {
             Place::Ours(start, rest) => open(start, rest),
             Place::Refused(_) => continue,
             Place::Foreign | Place::Descriptor(_) => Err(OUTSIDE),

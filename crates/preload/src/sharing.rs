@@ -5,7 +5,7 @@
 //! of `pthread_atfork`, opens between our look at the table and the kernel's copy of it: a fork is announced before the look
 //! until it is over, and who opens looks for announcements after it has entered its descriptor. One of the two sees the other.
 
-use crate::{descriptors, state};
+use crate::{descriptors, kept_tags, state};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering, fence};
 
 /// Forks that were begun, in the upper half; those under way, in the lower.
@@ -55,6 +55,7 @@ fn own_thread() -> i32 {
 pub fn after_fork() {
     FORKS.store(0, Ordering::SeqCst);
     IN_VFORK.store(0, Ordering::Relaxed);
+    kept_tags::after_fork();
     descriptors::mark_all_shared();
 }
 

@@ -347,20 +347,17 @@ impl Plan {
         buffer: &'a mut Buffer,
     ) -> Result<Option<(InodeId, &'a [u8])>> {
         let relative = user::peek(name) != Some(b'/');
-        if let (true, Standing::Ours(start)) = (relative, &self.standing) {
-            return user::path(name, buffer).map(|path| Some((*start, path)));
-        }
         let directory = self.kernels();
-        let mut entered = [0; user::PATH_MAX];
-        let found = match path::locate(directory, name, &mut entered) {
-            Place::Refused(error) => return Err(error),
-            Place::Ours(start, rest) => Some((start, rest)),
-            Place::Descriptor(_) => None,
-            Place::Foreign => {
-                return Ok(covered::entered(directory, name, last, buffer));
-            }
+        let mut room = user::Room::new();
+        let (start, rest) = match &self.standing {
+            Standing::Ours(start) if relative => (*start, user::path(name, &mut room)?),
+            _ => match path::locate(directory, name, &mut room) {
+                Place::Refused(error) => return Err(error),
+                Place::Ours(start, rest) => (start, rest),
+                Place::Descriptor(_) => return Ok(None),
+                Place::Foreign => return Ok(covered::entered(directory, name, last, buffer)),
+            },
         };
-        let Some((start, rest)) = found else { return Ok(None) };
         let place = buffer.get_mut(..rest.len()).ok_or(Errno::NAMETOOLONG)?;
         place.copy_from_slice(rest);
         Ok(Some((start, place)))

@@ -3,12 +3,15 @@
 //! Every open file description of a tag holds the open file (`lifeboat_region::tags`). The kernel ends that with the last
 //! descriptor in any process, however that goes: so whether an open file is still in use is a question to the kernel.
 
-use crate::{descriptors, message};
+use crate::{descriptors, kept_tags, message};
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
 use lifeboat_region::Region;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Stat};
+
+/// The offset of every placeholder: a write past the library does not fit behind it.
+pub const OFFSET: u64 = i64::MAX as u64;
 
 static FOLDER: AtomicI32 = AtomicI32::new(-1);
 /// Whether a write past the library into a placeholder can succeed.
@@ -39,17 +42,34 @@ fn folder() -> BorrowedFd<'static> {
 /// Opens the placeholder of a new open file: same access mode as the program asked for, the offset at the end of the
 /// number range, held.
 pub fn open(file: OpenFile, generation: u16, flags: i32) -> Result<OwnedFd> {
-    let access = match flags & libc::O_ACCMODE {
-        _ if flags & libc::O_PATH != 0 => OFlags::RDONLY,
-        libc::O_WRONLY => OFlags::WRONLY,
-        libc::O_RDWR => OFlags::RDWR,
-        _ => OFlags::RDONLY,
-    };
-    let kept = OFlags::from_bits_retain((flags & libc::O_CLOEXEC) as u32);
+    let access = access(flags);
+    if let Some(tag) = kept_tags::lend(file, generation, access, flags & libc::O_CLOEXEC != 0) {
+        return Ok(tag);
+    }
+    match open_new(file, generation, access, flags) {
+        Err(Errno::MFILE) => {
+            kept_tags::forget_all();
+            open_new(file, generation, access, flags)
+        }
+        tag => tag,
+    }
+}
+
+/// The access mode of the placeholder of an open file with these flags.
+pub fn access(flags: i32) -> i32 {
+    match flags & libc::O_ACCMODE {
+        _ if flags & libc::O_PATH != 0 => libc::O_RDONLY,
+        access @ (libc::O_WRONLY | libc::O_RDWR) => access,
+        _ => libc::O_RDONLY,
+    }
+}
+
+fn open_new(file: OpenFile, generation: u16, access: i32, flags: i32) -> Result<OwnedFd> {
+    let asked = OFlags::from_bits_retain((access | flags & libc::O_CLOEXEC) as u32);
     let mut name = [0; 64];
     let length = lifeboat_region::process::decimal(b"", file.0 as u64, b"", &mut name);
     // Something else that lies there (a pipe, say) is not waited for.
-    let flags = access | kept | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let flags = asked | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
     let tag = match rustix::fs::openat(folder(), &name[..length], flags, Mode::empty()) {
         Err(Errno::NOENT) => {
             // For a process that gives up its user id, too: the folder's own parent keeps others out.
@@ -62,8 +82,8 @@ pub fn open(file: OpenFile, generation: u16, flags: i32) -> Result<OwnedFd> {
         }
         tag => tag?,
     };
-    rustix::fs::seek(&tag, SeekFrom::Start(i64::MAX as u64))?;
-    lifeboat_region::tags::hold(&tag, generation, access == OFlags::WRONLY)?;
+    rustix::fs::seek(&tag, SeekFrom::Start(OFFSET))?;
+    lifeboat_region::tags::hold(&tag, generation, access == libc::O_WRONLY)?;
     Ok(tag)
 }
 

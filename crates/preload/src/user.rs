@@ -3,6 +3,7 @@
 //! C promises that they are valid; a program that lies gets `EFAULT`, as it would from the kernel, because every access
 //! is made by a copy routine whose faults are repaired ([`crate::faults`]).
 
+use core::mem::MaybeUninit;
 use lifeboat_fs::{Errno, Result};
 use lifeboat_kernels as kernels;
 use lifeboat_region::{UserSource, UserTarget};
@@ -16,13 +17,26 @@ pub const PIECES_MAX: usize = 1024;
 /// Most bytes that one call moves, as in the kernel.
 pub const LENGTH_MAX: usize = 0x7fff_f000;
 
+/// Room for a path. Not cleared, which would cost more than most calls that have a path.
+pub struct Room(MaybeUninit<[u8; PATH_MAX]>);
+
+impl Room {
+    /// Room for one path.
+    #[inline(always)]
+    pub const fn new() -> Room {
+        Room(MaybeUninit::uninit())
+    }
+}
+
 /// Copies a C string into `into`; ENAMETOOLONG when it and its NUL need more room.
-pub fn path(pointer: *const libc::c_char, into: &mut [u8; PATH_MAX]) -> Result<&[u8]> {
+pub fn path(pointer: *const libc::c_char, into: &mut Room) -> Result<&[u8]> {
+    let start = into.0.as_mut_ptr().cast::<u8>();
     // SAFETY: `into` has PATH_MAX bytes of ours; the source may be anything.
-    let copied = unsafe { kernels::copy_string(into.as_mut_ptr(), pointer.cast(), PATH_MAX - 1) };
+    let copied = unsafe { kernels::copy_string(start, pointer.cast(), PATH_MAX - 1) };
     match copied {
-        Ok(Some(length)) => into.get(..length).ok_or(Errno::NAMETOOLONG),
-        Ok(None) => Err(Errno::NAMETOOLONG),
+        // SAFETY: so many bytes, fewer than PATH_MAX, were just written there, and `into` stays borrowed.
+        Ok(Some(length)) if length < PATH_MAX => Ok(unsafe { core::slice::from_raw_parts(start, length) }),
+        Ok(_) => Err(Errno::NAMETOOLONG),
         Err(_) => Err(Errno::FAULT),
     }
 }
@@ -37,7 +51,7 @@ pub fn peek(pointer: *const libc::c_char) -> Option<u8> {
 
 /// Reads a plain C structure.
 pub fn get<T: Copy>(pointer: *const T) -> Result<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: `value` is ours and of this size; the source may be anything.
     unsafe { kernels::copy_out(value.as_mut_ptr().cast(), pointer.cast(), size_of::<T>()) }
         .map_err(|_| Errno::FAULT)?;

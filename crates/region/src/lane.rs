@@ -191,7 +191,7 @@ impl<'r> Lane<'r> {
 
     /// Starts a transaction.
     pub fn begin(&self) -> Transaction<'_, 'r> {
-        Transaction { lane: self, count: 0, guards: 0 }
+        Transaction { lane: self, count: 0, guards: 0, marks: 0 }
     }
 
     /// Remembers a unit that this lane took.
@@ -289,11 +289,18 @@ pub struct Transaction<'l, 'r> {
     lane: &'l Lane<'r>,
     count: usize,
     guards: u64,
+    /// The marks of all offsets that are staged: one whose mark is missing is not.
+    marks: u64,
 }
 
 /// In the offset of an entry, which is a multiple of 8: from the moment that the word is applied, what it frees may be
 /// another's, and in a chunk of another class the word may be anything.
 const FREES: u64 = 1;
+
+/// One of 64 bits for an offset.
+fn mark(offset: u64) -> u64 {
+    1 << (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+}
 
 fn entry_at(lane: u64, index: usize) -> u64 {
     lane + LANE_HEADER + index as u64 * 24
@@ -315,6 +322,9 @@ impl Transaction<'_, '_> {
     }
 
     fn staged(&self, offset: u64) -> Result<Option<usize>> {
+        if self.marks & mark(offset) == 0 {
+            return Ok(None);
+        }
         for index in (0..self.count).rev() {
             if self.region().load(entry_at(self.lane.at, index))? & !FREES == offset {
                 return Ok(Some(index));
@@ -357,6 +367,7 @@ impl Transaction<'_, '_> {
             self.region().word(at + field)?.store(value, Ordering::Relaxed);
         }
         self.count += 1;
+        self.marks |= mark(offset);
         Ok(())
     }
 

@@ -68,6 +68,7 @@ pub struct Owner {
 }
 
 const GENERATION_MASK: u64 = 0xff_ffff;
+const MAPPED: u64 = 1 << 7;
 
 impl Owner {
     /// Reads a word; `None` when no such state or kind exists, or the fields do not agree.
@@ -95,7 +96,7 @@ impl Owner {
         let owner = Owner {
             state,
             kind,
-            mapped: word & 0x80 != 0,
+            mapped: word & MAPPED != 0,
             generation: ((word >> 8) & GENERATION_MASK) as u32,
             holder: (word >> 32) as u32,
         };
@@ -106,6 +107,20 @@ impl Owner {
             State::Live | State::Limbo => !matches!(kind, Kind::None) && owner.holder != 0,
         };
         if agrees { Some(owner) } else { None }
+    }
+
+    /// Whether the word is that of a unit which is linked to the inode with this number and holds `kind`: what decoding it would say, for
+    /// paths that ask for nothing else.
+    #[inline(always)]
+    pub const fn is_linked(word: u64, kind: Kind, inode: u64) -> bool {
+        const ELSE: u64 = GENERATION_MASK << 8 | MAPPED;
+        inode.wrapping_sub(1) < u32::MAX as u64 && word & !ELSE == State::Live as u64 | (kind as u64) << 3 | inode << 32
+    }
+
+    /// Whether the word is that of the inode with this number and generation.
+    #[inline(always)]
+    pub const fn is_inode(word: u64, inode: u64, generation: u32) -> bool {
+        Owner::is_linked(word, Kind::Inode, inode) && word >> 8 & GENERATION_MASK == generation as u64
     }
 
     /// The word for this owner.
@@ -166,6 +181,31 @@ mod tests {
             for bit in 0..64 {
                 if let Some(found) = Owner::decode(word ^ 1 << bit) {
                     assert_eq!(found.state, State::Live, "bit {bit} of a unit that holds {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_linked_is_what_decoding_says() {
+        let mut seed = 5u64;
+        for _ in 0..100_000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let word = match seed >> 62 {
+                0 => seed,
+                1 => seed & !0x7f | State::Live as u64 | (Kind::Inode as u64) << 3,
+                2 => seed & 0xffff_ff7f & !0x7f | State::Live as u64 | (Kind::Entry as u64) << 3 | 1 << 32,
+                _ => seed & 0xffff_ffff,
+            };
+            for inode in [0, 1, word >> 32, 1 << 32 | word >> 32] {
+                for kind in [Kind::None, Kind::Inode, Kind::Entry, Kind::Attributes] {
+                    let said = Owner::decode(word).is_some_and(|owner| {
+                        owner.state == State::Live && owner.kind == kind && owner.holder as u64 == inode
+                    });
+                    // Nothing asks for what holds nothing.
+                    if kind != Kind::None {
+                        assert_eq!(Owner::is_linked(word, kind, inode), said, "{word:#x}, {kind:?}, {inode}");
+                    }
                 }
             }
         }

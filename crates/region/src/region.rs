@@ -4,6 +4,7 @@ use crate::carrier::keeper::{self, KeeperError};
 use crate::commit::{Volatile, commit};
 use crate::layout::{CHUNK, Geometry, SUPERBLOCK};
 use crate::mapping::Mapping;
+use crate::private_cache::CacheLine;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::{Errno, Result, process};
 use core::ffi::CStr;
@@ -34,7 +35,15 @@ pub(crate) struct Private {
     pub(crate) witness: AtomicUsize,
     /// Kept lanes, as `kept_lane` notes them; 0 = none.
     pub(crate) kept: [AtomicU64; crate::kept_lane::KEPT],
+    /// What was looked up lately. Pages that nothing is kept in cost nothing.
+    cache: [CacheLine; CACHE_LINES],
 }
+
+/// So many names of a process are found without a walk: 256 KiB of memory, where as many are in use.
+const CACHE_LINES: usize = 4096;
+
+/// Bytes of the private pages.
+const PRIVATE: usize = size_of::<Private>().next_multiple_of(4096);
 
 /// A region attached by this process.
 pub struct Region {
@@ -298,7 +307,7 @@ impl Region {
         if superblock.uid != rustix::process::geteuid().as_raw() {
             return Err(AttachError::NotOurs);
         }
-        let private = private_page().map_err(AttachError::Map)?;
+        let private = private_pages().map_err(AttachError::Map)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |name: &CStr| rustix::fs::openat(&directory, name, flags, Mode::empty());
         let images = open(c"images").map_err(AttachError::Open)?;
@@ -355,6 +364,12 @@ impl Region {
         self.file.as_fd()
     }
 
+    /// Where this process keeps what it looked up.
+    #[inline]
+    pub fn private_cache(&self) -> &[CacheLine] {
+        &self.private.cache
+    }
+
     /// Numbers of the descriptors that belong to this library and that programs must not close.
     pub fn own_descriptors(&self) -> [i32; 5] {
         use core::sync::atomic::Ordering;
@@ -392,22 +407,23 @@ impl Deref for Region {
 impl Drop for Region {
     fn drop(&mut self) {
         crate::image::give_up(self);
-        // SAFETY: the region is gone, so no reference into its mapping is left; the private page likewise.
+        // SAFETY: the region is gone, so no reference into its mapping is left; the private pages likewise.
         unsafe {
             let _ = rustix::mm::munmap(self.mapping.base() as *mut _, self.mapping.length() as usize);
-            let _ = rustix::mm::munmap(self.private as *const Private as *mut _, 4096);
+            let _ = rustix::mm::munmap(self.private as *const Private as *mut _, PRIVATE);
         }
     }
 }
 
-fn private_page() -> Result<&'static Private> {
+fn private_pages() -> Result<&'static Private> {
     // SAFETY: a new private mapping at an address that the kernel chooses overlaps nothing.
-    let page = unsafe {
-        rustix::mm::mmap_anonymous(core::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+    let pages = unsafe {
+        let writable = ProtFlags::READ | ProtFlags::WRITE;
+        rustix::mm::mmap_anonymous(core::ptr::null_mut(), PRIVATE, writable, MapFlags::PRIVATE)
     }?;
-    // SAFETY: our own page; the advice takes effect in children only.
-    unsafe { rustix::mm::madvise(page, 4096, Advice::LinuxWipeOnFork) }?;
-    // SAFETY: 4096 zero bytes, aligned to a page, are a valid `Private` (atomics only), and stay mapped until the region
+    // SAFETY: our own pages; the advice takes effect in children only.
+    unsafe { rustix::mm::madvise(pages, PRIVATE, Advice::LinuxWipeOnFork) }?;
+    // SAFETY: so many zero bytes, aligned to a page, are a valid `Private` (atomics only), and stay mapped until the region
     // that holds the reference is dropped.
-    Ok(unsafe { &*page.cast::<Private>() })
+    Ok(unsafe { &*pages.cast::<Private>() })
 }

@@ -62,6 +62,11 @@ impl Class {
         }
     }
 
+    /// The word of a chunk that has units of this class; `dirty`: its flag, or 0.
+    const fn word(self, dirty: u64) -> u64 {
+        seal(IN_USE | (self as u64) << 4 | dirty, 0)
+    }
+
     /// Bytes of a unit.
     pub const fn size(self) -> u64 {
         match self {
@@ -142,7 +147,8 @@ pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
     }
     let word = region.load(g.chunk_words_at + chunk * 8)?;
     let unit = inside % CHUNK / class.size();
-    if Class::of_word(word) != Some(class) || unit < class.first_unit() {
+    let is_of_class = word == class.word(0) || word == class.word(DIRTY) || Class::of_word(word) == Some(class);
+    if !is_of_class || unit < class.first_unit() {
         return Err(DAMAGED);
     }
     Ok(owner_at(region, chunk as u32, class, unit))
@@ -153,10 +159,12 @@ pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
 #[inline(always)]
 pub fn expect(region: &Region, class: Class, at: u64, kind: Kind, inode: u64) -> Result<u64> {
     let owner_at = find_owner(region, class, at)?;
-    let linked = Owner::decode(region.load(owner_at)?).is_some_and(|owner| {
-        matches!(owner.state, State::Live | State::Limbo) && owner.kind == kind && owner.holder as u64 == inode
-    });
-    if linked { Ok(owner_at) } else { Err(DAMAGED) }
+    let word = region.load(owner_at)?;
+    let is_in_limbo = || {
+        let owner = Owner::decode(word).filter(|owner| owner.state == State::Limbo);
+        owner.is_some_and(|owner| owner.kind == kind && owner.holder as u64 == inode)
+    };
+    if Owner::is_linked(word, kind, inode) || is_in_limbo() { Ok(owner_at) } else { Err(DAMAGED) }
 }
 
 /// What a chunk word says.
@@ -188,7 +196,7 @@ pub fn chunk(region: &Region, chunk: u32) -> Result<(u64, ChunkState)> {
 /// The word of a chunk that was used before: free, or with units of a class.
 pub const fn chunk_word(class: Option<Class>) -> u64 {
     match class {
-        Some(class) => seal(IN_USE | (class as u64) << 4 | DIRTY, 0),
+        Some(class) => class.word(DIRTY),
         None => seal(FREE | DIRTY, 0),
     }
 }
@@ -373,8 +381,7 @@ impl Search<'_, '_> {
                 continue;
             }
             self.clear_owner_words(chunk, word & DIRTY != 0)?;
-            let opened = seal(IN_USE | (self.class as u64) << 4 | word & DIRTY, 0);
-            self.region.commit(word_at, opened, MustFence::nothing())?;
+            self.region.commit(word_at, self.class.word(word & DIRTY), MustFence::nothing())?;
             self.region.chunk_cursor.store((chunk + 1) % chunks, Ordering::Relaxed);
             if let Some(found) = self.in_chunk(chunk, 0)? {
                 return Ok(Some(found));

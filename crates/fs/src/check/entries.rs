@@ -357,9 +357,12 @@ impl Walk<'_> {
         }
         let (link_at, next, at, long_at) =
             (entry.link_at, self.region().load(entry.at + NEXT)?, entry.at, entry.long_at());
+        let sequence_at = entry.dir.at() + inode::SEQUENCE;
         self.find(fault, Remedy::RemoveName, |fs| {
             let region = fs.region();
             region.commit(link_at, next, MustFence::nothing())?;
+            // Processes that live may know the name.
+            region.commit(sequence_at, region.load(sequence_at)?.wrapping_add(2), MustFence::nothing())?;
             for (class, at) in [(Class::Entry, at), (Class::Cell, long_at)] {
                 if at != 0 {
                     let owner_at = space::find_owner(region, class, at)?;

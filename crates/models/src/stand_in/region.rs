@@ -178,6 +178,11 @@ impl Region {
         &self.geometry
     }
 
+    /// None: what a process keeps for itself is modelled alone.
+    pub fn private_cache(&self) -> &[crate::private_cache::CacheLine] {
+        &[]
+    }
+
     /// As the product's.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock

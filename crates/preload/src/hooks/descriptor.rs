@@ -2,13 +2,17 @@
 
 use super::{locks, socket_names};
 use crate::answer::{fail, give};
-use crate::{call, descriptors, environment, state, user};
+use crate::{call, descriptors, environment, kept_tags, state, user};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use lifeboat_fs::{Errno, OpenFile};
 
 /// `fcntl` commands that concern the descriptor or the kernel's own bookkeeping, which the placeholder has like any
 /// other: F_GETFD, F_SETFD, F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX.
 const KERNEL_COMMANDS: [c_int; 8] = [1, 2, 8, 9, 10, 11, 15, 16];
+
+/// Those of them that set something which stays with the placeholder, so that it must not be kept for another file: F_SETOWN,
+/// F_SETSIG, F_SETOWN_EX.
+const SETTINGS: [c_int; 3] = [8, 10, 15];
 
 /// Messages of one `recvmmsg` whose senders are shown by their names in the mount.
 const NAMED_MESSAGES: usize = 64;
@@ -37,6 +41,9 @@ fn control_any(descriptor: c_int, command: c_int, argument: usize, theirs: impl 
             descriptors::duplicated(descriptor, new);
         }
         return new;
+    }
+    if SETTINGS.contains(&command) {
+        descriptors::mark_shared(descriptor);
     }
     control_ours(file, command, argument, theirs)
 }
@@ -102,7 +109,10 @@ pub(super) fn close_any(descriptor: c_int, theirs: impl FnOnce() -> c_int) -> c_
     match descriptors::find(descriptor) {
         Some(_) => give(descriptors::close(descriptor)),
         None if descriptors::is_internal(descriptor) => 0,
-        None => theirs(),
+        None => {
+            kept_tags::make_way(descriptor);
+            theirs()
+        }
     }
 }
 
@@ -153,6 +163,7 @@ hooks! {
         }
         if !state::borrows_memory() {
             close_ours_between(first, last);
+            kept_tags::forget_all();
         }
         close_between(first, last, |first, last| next(first, last, flags))
     }
@@ -169,6 +180,7 @@ hooks! {
         if would_replace_internal(new) {
             return fail(Errno::BUSY);
         }
+        kept_tags::make_way(new);
         let answer = next(old, new);
         if answer >= 0 {
             descriptors::duplicated(old, new);
@@ -180,6 +192,7 @@ hooks! {
         if would_replace_internal(new) {
             return fail(Errno::BUSY);
         }
+        kept_tags::make_way(new);
         let answer = next(old, new, flags);
         if answer >= 0 {
             descriptors::duplicated(old, new);

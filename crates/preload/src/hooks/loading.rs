@@ -40,11 +40,11 @@ extern "C" fn name_to_load(name: *const c_char) -> *const c_char {
     if !programs::is_path(name) {
         return name;
     }
-    let mut buffer = [0; user::PATH_MAX];
+    let mut room = user::Room::new();
     let found = if path::surely_foreign(libc::AT_FDCWD, name) {
         Place::Foreign
     } else {
-        path::locate(libc::AT_FDCWD, name, &mut buffer)
+        path::locate(libc::AT_FDCWD, name, &mut room)
     };
     let copied = match found {
         Place::Ours(start, rest) => copy(start, rest),

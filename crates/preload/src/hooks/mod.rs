@@ -34,7 +34,7 @@ pub(crate) use stat::stat_open;
 
 /// Whether a path lies in the mount, as far as its text says.
 pub(crate) fn path_is_ours(directory: core::ffi::c_int, name: *const core::ffi::c_char) -> bool {
-    let mut buffer = [0; crate::user::PATH_MAX];
+    let mut room = crate::user::Room::new();
     !crate::path::surely_foreign(directory, name)
-        && !matches!(crate::path::locate(directory, name, &mut buffer), crate::path::Place::Foreign)
+        && !matches!(crate::path::locate(directory, name, &mut room), crate::path::Place::Foreign)
 }

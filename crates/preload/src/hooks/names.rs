@@ -2,7 +2,8 @@
 
 use crate::answer::{fail, give};
 use crate::path::{self, Buffer, Place};
-use crate::{call, covered, user};
+use crate::user::{self, Room};
+use crate::{call, covered};
 use core::ffi::{c_char, c_int, c_uint};
 use lifeboat_fs::{Caller, Errno, FileSystem, InodeId, LastLink, OUTSIDE, PATH_LONGEST, Result};
 
@@ -16,8 +17,8 @@ struct End<'a> {
 type PathAt = (c_int, *const c_char);
 
 /// One of two paths, if it is ours.
-fn locate_end<'a>(given: PathAt, buffer: &'a mut Buffer) -> Result<Option<End<'a>>> {
-    match path::locate(given.0, given.1, buffer) {
+fn locate_end<'a>(given: PathAt, room: &'a mut Room) -> Result<Option<End<'a>>> {
+    match path::locate(given.0, given.1, room) {
         Place::Refused(error) => Err(error),
         Place::Ours(start, path) => Ok(Some(End { start, path })),
         Place::Foreign | Place::Descriptor(_) => Ok(None),
@@ -33,7 +34,7 @@ static TOO_LONG: [u8; PATH_LONGEST + 1] = [b'/'; PATH_LONGEST + 1];
 
 /// Why no file system can look at a path.
 fn wrong_with(path: *const c_char) -> Option<Errno> {
-    user::path(path, &mut [0; user::PATH_MAX]).err()
+    user::path(path, &mut Room::new()).err()
 }
 
 /// For a new name that is not ours.
@@ -50,12 +51,12 @@ fn on_pair(
     theirs: impl Fn(PathAt, PathAt) -> c_int,
     ours: impl Fn(&FileSystem, &Caller<'_>, (InodeId, &[u8]), (InodeId, &[u8])) -> Result<()>,
 ) -> c_int {
-    let [mut first_buffer, mut second_buffer] = [[0; user::PATH_MAX]; 2];
-    let first = match locate_end(old, &mut first_buffer) {
+    let (mut first_room, mut second_room) = (Room::new(), Room::new());
+    let first = match locate_end(old, &mut first_room) {
         Ok(end) => end,
         Err(error) => return fail(error),
     };
-    let second = match locate_end(new, &mut second_buffer) {
+    let second = match locate_end(new, &mut second_room) {
         Ok(end) => end,
         Err(error) => return fail(error),
     };
@@ -107,8 +108,8 @@ fn leave_for(
 ) -> c_int {
     let mut buffers = [[0; user::PATH_MAX]; 2];
     let [first_out, second_out] = &mut buffers;
-    if user::path(old.1, first_out).is_err() || user::path(new.1, second_out).is_err() {
-        return fail(unreadable(old, new));
+    if let Some(error) = wrong_with(old.1).or_else(|| wrong_with(new.1)) {
+        return fail(error);
     }
     let old = match outside_or_as_it_is(old, first, last, first_out) {
         Some(old) => old,
@@ -117,15 +118,6 @@ fn leave_for(
     match outside_or_as_it_is(new, second, LastLink::Keep, second_out) {
         Some(new) => theirs(old, new),
         None => fail(Errno::XDEV),
-    }
-}
-
-/// What the kernel says of two paths of which one is unreadable or too long.
-fn unreadable(old: PathAt, new: PathAt) -> Errno {
-    let mut buffer = [0; user::PATH_MAX];
-    match user::path(old.1, &mut buffer) {
-        Err(error) => error,
-        Ok(_) => user::path(new.1, &mut buffer).err().unwrap_or(Errno::FAULT),
     }
 }
 
@@ -186,8 +178,8 @@ fn link_any(old: PathAt, new: PathAt, flags: c_int, theirs: impl Fn(PathAt, Path
 
 #[inline(never)]
 fn link_descriptor(old: PathAt, new: PathAt) -> Option<c_int> {
-    let mut buffer = [0; user::PATH_MAX];
-    let Place::Descriptor(file) = path::locate(old.0, old.1, &mut buffer) else { return None };
+    let mut room = Room::new();
+    let Place::Descriptor(file) = path::locate(old.0, old.1, &mut room) else { return None };
     Some(path::on_name(new.0, new.1, not_ours, |file_system, who, start, name| {
         file_system.link(who, file_system.inode_of(file)?, start, name)
     }))
@@ -206,8 +198,8 @@ fn symlink_any(
             return answer;
         }
     }
-    let mut buffer = [0; user::PATH_MAX];
-    match user::path(target, &mut buffer) {
+    let mut room = Room::new();
+    match user::path(target, &mut room) {
         Err(error) => fail(error),
         Ok(text) => path::on_name(directory, name, theirs, |file_system, who, start, name| {
             file_system.symlink(who, text, start, name)

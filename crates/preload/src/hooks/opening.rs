@@ -64,8 +64,8 @@ hooks! {
         if path::surely_foreign(directory, name) {
             return next(directory, name, handle, mount, flags);
         }
-        let mut buffer = [0; user::PATH_MAX];
-        match path::locate(directory, name, &mut buffer) {
+        let mut room = user::Room::new();
+        match path::locate(directory, name, &mut room) {
             path::Place::Foreign => next(directory, name, handle, mount, flags),
             _ => fail(Errno::OPNOTSUPP),
         }

@@ -172,8 +172,8 @@ fn spawn(
 
 /// Makes an absolute path of one that is relative to a directory of ours.
 fn join(directory: lifeboat_fs::InodeId, path: *const c_char, out: &mut [u8; user::PATH_MAX]) -> Result<()> {
-    let mut buffer = [0; user::PATH_MAX];
-    let path = user::path(path, &mut buffer)?;
+    let mut room = user::Room::new();
+    let path = user::path(path, &mut room)?;
     let length = working_directory::absolute_path(directory, out)?;
     let end = length + 1 + path.len();
     out.get_mut(length..end + 1).ok_or(Errno::NAMETOOLONG)?[0] = b'/';

@@ -123,8 +123,8 @@ fn address_for(path: *const c_char, given: (*const sockaddr, socklen_t), named: 
         address.length = bytes as socklen_t;
         return Some(address);
     }
-    let mut buffer = [0; user::PATH_MAX];
-    Address::of(user::path(path, &mut buffer).ok()?)
+    let mut room = user::Room::new();
+    Address::of(user::path(path, &mut room).ok()?)
 }
 
 /// Runs `send` with the address to use in place of one whose path may lie in the mount.

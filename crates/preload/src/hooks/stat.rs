@@ -4,6 +4,7 @@ use crate::answer::{Answer, Failure, fail, give};
 use crate::{call, covered, descriptors, environment, fifos, path, state, user};
 use core::ffi::{c_char, c_int, c_uint};
 use core::mem::zeroed;
+use core::sync::atomic::{AtomicU64, Ordering};
 use lifeboat_fs::{Errno, FileSystem, InodeId, LastLink, OpenFile, Result, Stat};
 
 const NANOSECONDS: i64 = 1_000_000_000;
@@ -18,10 +19,20 @@ const MAGIC: i64 = 0x0102_1994;
 /// taken for one of another file system that has the same inode number.
 const MAJOR: u32 = 0xfeb;
 
+/// What [`device`] answers; 0 until it was asked for.
+static DEVICE: AtomicU64 = AtomicU64::new(0);
+
 /// Device number, the same in every process that uses this region.
 fn device() -> u64 {
-    let minor = lifeboat_kernels::checksum_slice(0, environment::region()) & 0xf_ffff;
-    libc::makedev(MAJOR, minor)
+    match DEVICE.load(Ordering::Relaxed) {
+        0 => {
+            let minor = lifeboat_kernels::checksum_slice(0, environment::region()) & 0xf_ffff;
+            let device = libc::makedev(MAJOR, minor);
+            DEVICE.store(device, Ordering::Relaxed);
+            device
+        }
+        device => device,
+    }
 }
 
 /// The C structure for attributes.

@@ -20,8 +20,8 @@ fn with_new_name<T>(
     suffix: c_int,
     mut make: impl FnMut(*const c_char) -> Result<T>,
 ) -> Result<T> {
-    let mut buffer = [0; user::PATH_MAX];
-    let text = user::path(template, &mut buffer)?;
+    let mut room = user::Room::new();
+    let text = user::path(template, &mut room)?;
     let suffix = usize::try_from(suffix).map_err(|_| Errno::INVAL)?;
     let at = text.len().checked_sub(suffix + MARK.len()).ok_or(Errno::INVAL)?;
     if text.get(at..at + MARK.len()) != Some(MARK) {
@@ -85,8 +85,8 @@ fn make_directory(name: *const c_char) -> Result<()> {
 /// there.
 fn make<C: Failure + Copy>(template: *mut c_char, theirs: impl Fn() -> C, ours: impl Fn() -> C) -> C {
     if !path::surely_foreign(libc::AT_FDCWD, template) {
-        let mut buffer = [0; user::PATH_MAX];
-        if !matches!(path::locate(libc::AT_FDCWD, template, &mut buffer), Place::Foreign) {
+        let mut room = user::Room::new();
+        if !matches!(path::locate(libc::AT_FDCWD, template, &mut room), Place::Foreign) {
             return ours();
         }
     }
@@ -135,9 +135,9 @@ hooks! {
             }
             template
         };
-        let mut buffer = [0; user::PATH_MAX];
+        let mut room = user::Room::new();
         let kernels = path::surely_foreign(libc::AT_FDCWD, template)
-            || matches!(path::locate(libc::AT_FDCWD, template, &mut buffer), Place::Foreign);
+            || matches!(path::locate(libc::AT_FDCWD, template, &mut room), Place::Foreign);
         if kernels { next(template) } else { ours() }
     }
 

@@ -1,0 +1,66 @@
+//! What threads of one process keep of what they looked up: an answer is the one that belongs to its look-up, or none.
+
+use crate::harness::{Bounds, Explored, World, explore, spawn};
+use crate::private_cache::{CacheLine, Key, WHAT, answer, keep};
+use crate::support::Initial;
+use std::sync::Arc;
+
+/// Look-up `number`, and its answer.
+fn look_up(number: u64) -> (Key, u64) {
+    (Key { what: [number; WHAT], state: number }, number)
+}
+
+/// Two lines, both in use, so that what is kept next takes the place of something.
+fn full_lines() -> Arc<[CacheLine]> {
+    let lines: Arc<[CacheLine]> = [CacheLine::default(), CacheLine::default()].into();
+    for number in [1, 2] {
+        let (key, value) = look_up(number);
+        keep(&lines, &key, value);
+    }
+    lines
+}
+
+fn ask(lines: &[CacheLine], number: u64) {
+    let (key, value) = look_up(number);
+    let found = answer(lines, &key);
+    assert!(found.is_none_or(|found| found == value), "look-up {number} has the answer {found:?}");
+}
+
+/// A thread keeps an answer while another asks for it, and for one whose place it may take.
+pub fn answers_are_whole(bounds: Bounds) -> Explored {
+    explore(bounds, &Initial::new(), move |world: &World| {
+        let lines = full_lines();
+        world.start();
+        let writer = {
+            let lines = lines.clone();
+            spawn(move || {
+                let (key, value) = look_up(3);
+                keep(&lines, &key, value);
+            })
+        };
+        ask(&lines, 3);
+        ask(&lines, 1);
+        writer.join().expect("the writer");
+        world.end();
+    })
+}
+
+/// Two threads keep an answer each at once.
+pub fn two_answers_at_once(bounds: Bounds) -> Explored {
+    explore(bounds, &Initial::new(), move |world: &World| {
+        let lines = full_lines();
+        world.start();
+        let writer = {
+            let lines = lines.clone();
+            spawn(move || {
+                let (key, value) = look_up(3);
+                keep(&lines, &key, value);
+            })
+        };
+        let (key, value) = look_up(4);
+        keep(&lines, &key, value);
+        writer.join().expect("the writer");
+        world.end();
+        (1..=4).for_each(|number| ask(&lines, number));
+    })
+}
