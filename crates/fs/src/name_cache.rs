@@ -58,6 +58,12 @@ impl FileSystem {
         Some(InodeId::from_word(child))
     }
 
+    /// Forgets all names. For who puts a region's bytes back to an earlier state under an attached process, as a harness does: sequences
+    /// go up as long as nobody does that.
+    pub fn forget_names(&self) {
+        private_cache::clear(self.region().private_cache());
+    }
+
     /// Keeps that `name` meant `child` while `dir` had this sequence.
     pub(crate) fn note_child(&self, dir: InodeId, sequence: u64, name: &[u8], child: InodeId) {
         if let Some(key) = key(dir, sequence, name) {

@@ -112,6 +112,12 @@ pub fn keep(lines: &[CacheLine], key: &Key, answer: u64) {
     line.write(key, answer);
 }
 
+/// Forgets everything.
+pub fn clear(lines: &[CacheLine]) {
+    let nothing = Key { what: [0; WHAT], state: 0 };
+    lines.iter().filter(|line| !line.is_empty()).for_each(|line| line.write(&nothing, 0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +136,8 @@ mod tests {
         keep(&lines, &key(1, 4), 5);
         assert_eq!(answer(&lines, &key(1, 2)), None, "one look-up takes two lines");
         assert_eq!(answer(&lines, &key(1, 4)), Some(5));
+        clear(&lines);
+        assert_eq!(answer(&lines, &key(1, 4)), None, "it was to be forgotten");
     }
 
     #[test]

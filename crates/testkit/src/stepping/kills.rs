@@ -28,6 +28,8 @@ fn survive(files: &Attached, operation: &Operation, victim: &Operation, choices:
     };
     match question {
         ACT => {
+            // The region was put back to its base since it looked last.
+            files.files().forget_names();
             let start = Instant::now();
             match operation.run_again(files, Actor::Peer) {
                 Ok(()) => format!("{}", start.elapsed().as_micros()),
