@@ -17,7 +17,7 @@
 use crate::tags::OFFSET;
 use crate::{descriptors, sharing, state};
 use core::sync::atomic::{AtomicU64, Ordering};
-use lifeboat_fs::{Errno, OpenFile, Result};
+use lifeboat_fs::OpenFile;
 use lifeboat_region::tags::{hold, let_go};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::SeekFrom;
@@ -76,20 +76,44 @@ fn is_ours(index: usize) -> bool {
     !descriptors::is_tabled(number(index)) && is_placeholder(borrow(number(index)))
 }
 
-/// Takes a place whose word says so; `None` when nothing is there or somebody else is faster.
-fn take(place: &AtomicU64, wanted: impl Fn(u64) -> bool) -> Option<u64> {
-    let word = place.load(Ordering::SeqCst);
-    let taken = wanted(word) && place.compare_exchange(word, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-    taken.then_some(word)
+/// A place that nobody else changes, and what it said.
+struct Taken {
+    index: usize,
+    place: &'static AtomicU64,
+    word: u64,
 }
 
-/// Closes what a place keeps, which was taken, if it is still what was kept.
-fn empty(index: usize, place: &AtomicU64) {
-    if is_ours(index) {
-        // SAFETY: a duplicate that `keep` made, for which nothing else stands.
-        drop(unsafe { OwnedFd::from_raw_fd(number(index)) });
+impl Taken {
+    fn leave(&self, word: u64) {
+        self.place.store(word, Ordering::SeqCst);
     }
-    place.store(EMPTY, Ordering::SeqCst);
+
+    /// Closes what the place keeps, if it is still what was kept.
+    fn empty(&self) {
+        if is_ours(self.index) {
+            // SAFETY: a duplicate that `keep` made, for which nothing else stands.
+            drop(unsafe { OwnedFd::from_raw_fd(number(self.index)) });
+        }
+        self.leave(EMPTY);
+    }
+}
+
+/// Takes the place if its word says so; `None` also when somebody else is faster.
+fn take_at(index: usize, wanted: &impl Fn(u64) -> bool) -> Option<Taken> {
+    let place = PLACES.get(index)?;
+    let word = place.load(Ordering::SeqCst);
+    let taken = wanted(word) && place.compare_exchange(word, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+    taken.then_some(Taken { index, place, word })
+}
+
+/// Takes the first place whose word says so.
+fn take(wanted: impl Fn(u64) -> bool) -> Option<Taken> {
+    (0..KEPT).find_map(|index| take_at(index, &wanted))
+}
+
+/// Empties all places whose words say so.
+fn empty_all(wanted: impl Fn(u64) -> bool) {
+    (0..KEPT).filter_map(|index| take_at(index, &wanted)).for_each(|taken| taken.empty());
 }
 
 /// A descriptor of the kept placeholder of this open file, if there is one that was opened with this access mode. It holds the
@@ -99,35 +123,27 @@ pub fn lend(file: OpenFile, generation: u16, access: i32, close_on_exec: bool) -
         return None;
     }
     let is_meant = |word: u64| word & STATE == IDLE && file_of(word) == file && (word >> 2 & 3) as i32 == access;
-    let (index, place, kept) =
-        PLACES.iter().enumerate().find_map(|(index, place)| take(place, is_meant).map(|kept| (index, place, kept)))?;
-    let duplicate = || {
-        if descriptors::is_tabled(number(index)) {
-            return Err(Errno::BADF);
-        }
-        let kept = borrow(number(index));
-        if close_on_exec { rustix::io::fcntl_dupfd_cloexec(kept, 0) } else { dup(kept) }
-    };
-    let lent = duplicate().ok().filter(|lent| is_placeholder(lent));
-    match lent.filter(|lent| hold(lent, generation, access == libc::O_WRONLY).is_ok()) {
+    let kept = take(is_meant)?;
+    let lent = duplicate(kept.index, close_on_exec);
+    match lent.filter(|lent| is_placeholder(lent) && hold(lent, generation, access == libc::O_WRONLY).is_ok()) {
         Some(lent) => {
-            place.store(word(LENT, file, access, uses_of(kept) + 1), Ordering::SeqCst);
+            kept.leave(word(LENT, file, access, uses_of(kept.word) + 1));
             Some(lent)
         }
         None => {
-            empty(index, place);
+            kept.empty();
             None
         }
     }
 }
 
-fn dup(kept: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let dup = libc_function!(c"fcntl", fn(libc::c_int, libc::c_int, libc::c_int) -> libc::c_int);
-    match dup(kept.as_raw_fd(), libc::F_DUPFD, 0) {
-        -1 => Err(Errno::from_raw_os_error(crate::answer::errno())),
-        // SAFETY: a new descriptor, which is nobody else's.
-        number => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+fn duplicate(index: usize, close_on_exec: bool) -> Option<OwnedFd> {
+    if descriptors::is_tabled(number(index)) {
+        return None;
     }
+    let kept = borrow(number(index));
+    let duplicate = if close_on_exec { rustix::io::fcntl_dupfd_cloexec(kept, 0) } else { rustix::io::dup(kept) };
+    duplicate.ok()
 }
 
 /// The open file that one descriptor stands for is about to be closed, with that descriptor: keeps its placeholder. True when it is kept, and
@@ -135,19 +151,14 @@ fn dup(kept: BorrowedFd<'_>) -> Result<OwnedFd> {
 pub fn keep(file: OpenFile, generation: u16, descriptor: BorrowedFd<'_>, access: i32) -> bool {
     let before = sharing::Moment::now();
     let of_this = |word: u64| word & STATE == LENT && file_of(word) == file;
-    let lent = PLACES.iter().enumerate().find_map(|(index, place)| Some((index, place, take(place, of_this)?)));
-    let (index, place, kept) = match lent {
-        Some(lent) => lent,
-        None => match begin(descriptor) {
-            Some((index, place)) => (index, place, word(LENT, file, access, 0)),
-            None => return false,
-        },
-    };
-    if uses_of(kept) >= USES_MAX || let_go(descriptor, generation).is_err() {
-        empty(index, place);
+    let lent =
+        take(of_this).or_else(|| begin(descriptor).map(|taken| Taken { word: word(LENT, file, access, 0), ..taken }));
+    let Some(lent) = lent else { return false };
+    if uses_of(lent.word) >= USES_MAX || let_go(descriptor, generation).is_err() {
+        lent.empty();
         return false;
     }
-    place.store(kept & !STATE | IDLE, Ordering::SeqCst);
+    lent.leave(lent.word & !STATE | IDLE);
     if before.may_be_before_a_fork() {
         forget(file);
         return false;
@@ -156,21 +167,21 @@ pub fn keep(file: OpenFile, generation: u16, descriptor: BorrowedFd<'_>, access:
 }
 
 /// Takes an empty place and duplicates the descriptor to its number.
-fn begin(descriptor: BorrowedFd<'_>) -> Option<(usize, &'static AtomicU64)> {
-    let (index, place) = PLACES.iter().enumerate().find(|(_, place)| take(place, |word| word == EMPTY).is_some())?;
-    match rustix::io::fcntl_dupfd_cloexec(descriptor, number(index)) {
+fn begin(descriptor: BorrowedFd<'_>) -> Option<Taken> {
+    let taken = take(|word| word == EMPTY)?;
+    match rustix::io::fcntl_dupfd_cloexec(descriptor, number(taken.index)) {
         // It may have been closed behind us, and be another file's by now.
         Ok(kept) if !is_placeholder(&kept) => {
             drop(kept);
-            place.store(EMPTY, Ordering::SeqCst);
+            taken.leave(EMPTY);
             None
         }
-        Ok(kept) if kept.as_raw_fd() == number(index) => {
+        Ok(kept) if kept.as_raw_fd() == number(taken.index) => {
             core::mem::forget(kept);
-            Some((index, place))
+            Some(taken)
         }
         _ => {
-            place.store(REFUSED, Ordering::SeqCst);
+            taken.leave(REFUSED);
             None
         }
     }
@@ -178,38 +189,24 @@ fn begin(descriptor: BorrowedFd<'_>) -> Option<(usize, &'static AtomicU64)> {
 
 /// Another descriptor of this open file may exist from now on.
 pub fn forget(file: OpenFile) {
-    for (index, place) in PLACES.iter().enumerate() {
-        if take(place, |word| word & STATE >= IDLE && file_of(word) == file).is_some() {
-            empty(index, place);
-        }
-    }
+    empty_all(|word| word & STATE >= IDLE && file_of(word) == file);
 }
 
 /// Every open file may come to be shared, or numbers are short.
 pub fn forget_all() {
-    for (index, place) in PLACES.iter().enumerate() {
-        if take(place, |word| word & STATE >= IDLE).is_some() {
-            empty(index, place);
-        }
-    }
+    empty_all(|word| word & STATE >= IDLE);
 }
 
 /// In the child of a fork: what other threads of its parent were about to do is not done here.
 pub fn after_fork() {
-    for (index, place) in PLACES.iter().enumerate() {
-        if !matches!(place.load(Ordering::Relaxed), EMPTY | REFUSED) {
-            empty(index, place);
-        }
-    }
+    empty_all(|word| !matches!(word, EMPTY | REFUSED));
 }
 
 /// The program closes or replaces this number: it is its own from now on.
 pub fn make_way(descriptor: i32) {
-    let Some(index) = descriptor.checked_sub(FIRST_NUMBER).and_then(|index| usize::try_from(index).ok()) else {
-        return;
-    };
-    let Some(place) = PLACES.get(index).filter(|_| !state::borrows_memory()) else { return };
-    if take(place, |word| word & STATE >= IDLE || word == REFUSED).is_some() {
-        empty(index, place);
+    let index = descriptor.checked_sub(FIRST_NUMBER).and_then(|index| usize::try_from(index).ok());
+    let Some(index) = index.filter(|&index| index < KEPT && !state::borrows_memory()) else { return };
+    if let Some(taken) = take_at(index, &|word| word & STATE >= IDLE || word == REFUSED) {
+        taken.empty();
     }
 }

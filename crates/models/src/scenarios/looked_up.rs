@@ -13,11 +13,13 @@ fn look_up(number: u64) -> (Key, u64) {
 /// Two lines, both in use, so that what is kept next takes the place of something.
 fn full_lines() -> Arc<[CacheLine]> {
     let lines: Arc<[CacheLine]> = [CacheLine::default(), CacheLine::default()].into();
-    for number in [1, 2] {
-        let (key, value) = look_up(number);
-        keep(&lines, &key, value);
-    }
+    [1, 2].into_iter().for_each(|number| note(&lines, number));
     lines
+}
+
+fn note(lines: &[CacheLine], number: u64) {
+    let (key, value) = look_up(number);
+    keep(lines, &key, value);
 }
 
 fn ask(lines: &[CacheLine], number: u64) {
@@ -33,10 +35,7 @@ pub fn answers_are_whole(bounds: Bounds) -> Explored {
         world.start();
         let writer = {
             let lines = lines.clone();
-            spawn(move || {
-                let (key, value) = look_up(3);
-                keep(&lines, &key, value);
-            })
+            spawn(move || note(&lines, 3))
         };
         ask(&lines, 3);
         ask(&lines, 1);
@@ -52,13 +51,9 @@ pub fn two_answers_at_once(bounds: Bounds) -> Explored {
         world.start();
         let writer = {
             let lines = lines.clone();
-            spawn(move || {
-                let (key, value) = look_up(3);
-                keep(&lines, &key, value);
-            })
+            spawn(move || note(&lines, 3))
         };
-        let (key, value) = look_up(4);
-        keep(&lines, &key, value);
+        note(&lines, 4);
         writer.join().expect("the writer");
         world.end();
         (1..=4).for_each(|number| ask(&lines, number));

@@ -2,7 +2,6 @@
 
 use crate::answer::{Failure, give};
 use crate::opening::{Wish, open_anywhere};
-use crate::path::{self, Place};
 use crate::{covered, user};
 use core::ffi::{c_char, c_int};
 use lifeboat_fs::{Errno, LastLink, Result};
@@ -84,11 +83,8 @@ fn make_directory(name: *const c_char) -> Result<()> {
 /// libc's own way for templates of the kernel's; ours for those of the mount, and for those that turn out to lead
 /// there.
 fn make<C: Failure + Copy>(template: *mut c_char, theirs: impl Fn() -> C, ours: impl Fn() -> C) -> C {
-    if !path::surely_foreign(libc::AT_FDCWD, template) {
-        let mut room = user::Room::new();
-        if !matches!(path::locate(libc::AT_FDCWD, template, &mut room), Place::Foreign) {
-            return ours();
-        }
+    if super::path_is_ours(libc::AT_FDCWD, template) {
+        return ours();
     }
     let answer = theirs();
     if !answer.failed() || !covered::explains_error() {
@@ -135,10 +131,7 @@ hooks! {
             }
             template
         };
-        let mut room = user::Room::new();
-        let kernels = path::surely_foreign(libc::AT_FDCWD, template)
-            || matches!(path::locate(libc::AT_FDCWD, template, &mut room), Place::Foreign);
-        if kernels { next(template) } else { ours() }
+        if super::path_is_ours(libc::AT_FDCWD, template) { ours() } else { next(template) }
     }
 
     fn mkdtemp(template: *mut c_char) -> *mut c_char {
