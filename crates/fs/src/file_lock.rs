@@ -174,6 +174,12 @@ impl FileSystem {
     fn try_to_lock(&self, inode: InodeId, holder: Holder, request: &LockRequest, wait: bool) -> Result<Attempt> {
         let lane = self.lane()?;
         self.lock_inode(&lane, inode)?;
+        let file = OpenFile(holder.number as u32);
+        let is_open = || self.generation_of(file) == Ok(holder.generation) && self.inode_of(file) == Ok(inode);
+        // Closed meanwhile, it would keep the lock for whatever has its number next.
+        if request.class != LockClass::Process && !is_open() {
+            return Err(Errno::BADF);
+        }
         if request.class == LockClass::Whole {
             // As `flock` does: a lock of the other kind is given up before the new one is waited for.
             let other_kind = |record: &Record| record.holder == holder && record.exclusive != request.exclusive;

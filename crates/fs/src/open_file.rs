@@ -8,7 +8,8 @@
 //! | 3 | flags (`O_*`) 0..32, their complement 32..64 |
 //! | 4 | complement of word 1: a flipped bit must not lead to another file |
 //!
-//! A slot's image is the one that opened it. A *tagged* slot also has a placeholder file whose kernel lock tells whether
+//! A slot's image is the one that opened it. It may keep the slot of a file that it closed for the next one that it opens: then the
+//! slot is opening and names inode 0, and keeps its generation. A *tagged* slot also has a placeholder file whose kernel lock tells whether
 //! some descriptor, in whatever process, still refers to it.
 
 use crate::file_system::FileSystem;
@@ -41,6 +42,29 @@ const CHANGEABLE: OFlags = OFlags::APPEND.union(OFlags::NONBLOCK).union(OFlags::
 /// An open file description: an index into the region's table, shared by all processes that hold a descriptor of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenFile(pub u32);
+
+/// How a file is to be opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    pub(crate) flags: OFlags,
+    /// A slot that this process kept, to be used if it is.
+    pub(crate) kept: Option<OpenFile>,
+}
+
+impl Wish {
+    pub(crate) const fn new(flags: OFlags) -> Wish {
+        Wish { flags, kept: None }
+    }
+}
+
+/// What became of the slot of an open file that was to be closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// It is open still: its inode is locked.
+    Open,
+    Free,
+    Kept,
+}
 
 fn state_word(state: u64, image: Image, generation: u16) -> u64 {
     state | (image.slot as u64) << 16 | (image.generation as u64) << 32 | (generation as u64) << 48
@@ -158,8 +182,8 @@ impl FileSystem {
     }
 
     /// Takes a slot for the inode. `NFILE` when the table is full of open files.
-    pub(crate) fn take_slot(&self, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
-        let file = self.reserve_slot()?;
+    pub(crate) fn take_slot(&self, inode: InodeId, wish: Wish) -> Result<OpenFile> {
+        let file = self.reserve_slot(wish)?;
         let at = self.open_file_at(file)?;
         self.set_slot_inode(at, inode.to_word())?;
         let lane = self.lane()?;
@@ -168,35 +192,59 @@ impl FileSystem {
             self.set(inode, inode::OPENS, opens.saturating_add(1))
         });
         if let Err(error) = counted {
-            let word = self.region().load(at)?;
-            self.region().commit(at, word & !0xffff, MustFence::nothing())?;
+            self.give_slot_back(file, wish)?;
             return Err(error);
         }
-        self.publish_slot(file, inode, flags)
+        self.publish_slot(file, inode, wish)
     }
 
-    pub(crate) fn publish_slot(&self, file: OpenFile, inode: InodeId, flags: OFlags) -> Result<OpenFile> {
+    pub(crate) fn publish_slot(&self, file: OpenFile, inode: InodeId, wish: Wish) -> Result<OpenFile> {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
         self.set_slot_inode(at, inode.to_word())?;
         self.region().commit(at + OFFSET, 0, MustFence::nothing())?;
-        self.region().commit(at + FLAGS, flags_word(flags - ONCE), MustFence::nothing())?;
+        self.region().commit(at + FLAGS, flags_word(wish.flags - ONCE), MustFence::nothing())?;
         self.region().commit(at, word & !STATE | LIVE, MustFence::nothing())?;
         Ok(file)
     }
 
-    /// The next open file gets the number of this one, which was closed, if that is still free.
-    pub fn prefer(&self, file: OpenFile) {
-        self.open_file_cursor.store(file.0, Ordering::Relaxed);
-    }
-
-    pub(crate) fn reserve_slot(&self) -> Result<OpenFile> {
+    /// A slot for a file that is about to be opened: the kept one, if there is one.
+    pub(crate) fn reserve_slot(&self, wish: Wish) -> Result<OpenFile> {
+        if let Some(file) = wish.kept
+            && self.kept_word(file)?.is_some()
+        {
+            return Ok(file);
+        }
         match self.free_slot() {
             Err(Errno::NFILE) => {
                 self.sweep()?;
                 self.free_slot()
             }
             other => other,
+        }
+    }
+
+    /// Nothing was opened: the reserved slot is free, or kept as before.
+    pub(crate) fn give_slot_back(&self, file: OpenFile, wish: Wish) -> Result<()> {
+        let at = self.open_file_at(file)?;
+        if wish.kept == Some(file) {
+            return self.set_slot_inode(at, 0);
+        }
+        let word = self.region().load(at)?;
+        self.region().commit(at, word & !0xffff, MustFence::nothing())
+    }
+
+    /// The state word of a slot, if this process has reserved it or keeps it.
+    fn kept_word(&self, file: OpenFile) -> Result<Option<u64>> {
+        let word = self.region().load(self.open_file_at(file)?)?;
+        Ok((word & STATE == OPENING && opener(word) == image::own(self.region())?).then_some(word))
+    }
+
+    /// Frees a slot that was kept: no file will be opened with it.
+    pub fn free_kept(&self, file: OpenFile) -> Result<()> {
+        match self.kept_word(file)? {
+            Some(word) => self.region().commit(self.open_file_at(file)?, word & !0xffff, MustFence::nothing()),
+            None => Ok(()),
         }
     }
 
@@ -223,9 +271,18 @@ impl FileSystem {
 
     /// The last descriptor anywhere is gone: frees the slot, and the inode if nothing else keeps it.
     pub fn close(&self, file: OpenFile) -> Result<()> {
-        let at = self.live(file)?;
-        let word = self.region().load(at)?;
-        self.close_word(file, word, true).map(|_| ())
+        let word = self.region().load(self.live(file)?)?;
+        self.close_word(file, word, true, Slot::Free).map(|_| ())
+    }
+
+    /// As [`FileSystem::close`], but keeps the slot with its generation for [`FileSystem::open_with`], until [`FileSystem::free_kept`]. False
+    /// when the slot is not kept: the inode has no name, or numbers may come to be short.
+    pub fn close_and_keep(&self, file: OpenFile) -> Result<bool> {
+        let word = self.region().load(self.live(file)?)?;
+        // The other half is for those who keep nothing.
+        let may_be_kept = (file.0 as u64) < self.region().geometry().open_files / 2;
+        let slot = self.close_word(file, word, true, if may_be_kept { Slot::Kept } else { Slot::Free })?;
+        Ok(slot == Slot::Kept)
     }
 
     /// Closes the open file of this generation if no descriptor of its placeholder is left in the system; one that was given to
@@ -237,11 +294,12 @@ impl FileSystem {
             return Ok(());
         }
         before();
-        self.close_word(file, word, true).map(|_| ())
+        self.close_word(file, word, true, Slot::Free).map(|_| ())
     }
 
-    /// Closes the open file with this state word. False when its inode is locked and `wait` is false.
-    fn close_word(&self, file: OpenFile, word: u64, wait: bool) -> Result<bool> {
+    /// Closes the open file with this state word. `wanted`: what shall become of its slot. It stays open when its inode is locked
+    /// and `wait` is false.
+    fn close_word(&self, file: OpenFile, word: u64, wait: bool, wanted: Slot) -> Result<Slot> {
         let at = self.open_file_at(file)?;
         if word & STATE != LIVE {
             return Err(Errno::BADF);
@@ -251,30 +309,35 @@ impl FileSystem {
         if !self.region().commit_exchange(at, word, closing, MustFence::nothing())? {
             return Err(Errno::BADF);
         }
-        let closed = self.finish_close(file, at, closing, wait)?;
-        if !closed {
+        let slot = self.finish_close(file, at, closing, wait, wanted)?;
+        if slot == Slot::Open {
             self.region().commit(at, word, MustFence::nothing())?;
         }
-        Ok(closed)
+        Ok(slot)
     }
 
-    fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool) -> Result<bool> {
+    fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool, wanted: Slot) -> Result<Slot> {
         let lane = self.lane()?;
         let locked = self
             .slot_inode(at)
             .and_then(|inode| self.lock_inode_if(&lane, inode, wait).map(|locked| locked.then_some(inode)));
         match locked {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(Slot::Open),
             Ok(Some(inode)) => {
                 self.remove_locks_of_open_file(&lane, inode, file.0, generation(closing))?;
                 let opens = self.field(inode, inode::OPENS)?;
                 self.set(inode, inode::OPENS, opens.saturating_sub(1))?;
+                if wanted == Slot::Kept && self.links(inode)? != 0 {
+                    self.set_slot_inode(at, 0)?;
+                    self.region().commit(at, closing & !STATE | OPENING, MustFence::nothing())?;
+                    return Ok(Slot::Kept);
+                }
                 self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
-                self.release_if_unused(&lane, inode).map(|()| true)
+                self.release_if_unused(&lane, inode).map(|()| Slot::Free)
             }
             Err(error) => {
                 self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
-                if error == Errno::STALE { Ok(true) } else { Err(error) }
+                if error == Errno::STALE { Ok(Slot::Free) } else { Err(error) }
             }
         }
     }
@@ -340,10 +403,10 @@ impl FileSystem {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
         match word & STATE {
-            LIVE if !self.is_held(file, word, held)? => match self.close_word(file, word, false) {
+            LIVE if !self.is_held(file, word, held)? => match self.close_word(file, word, false, Slot::Free) {
                 // Somebody else is closing it.
                 Err(Errno::BADF) => Ok(false),
-                closed => closed,
+                slot => Ok(slot? == Slot::Free),
             },
             OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
                 let inode = InodeId::from_word(self.region().load(at + INODE)?);

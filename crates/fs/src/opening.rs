@@ -4,7 +4,7 @@ use crate::claim::Claim;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::namespace::NewInode;
-use crate::open_file::{INODE, OpenFile, may_change, reads, writes};
+use crate::open_file::{INODE, OpenFile, Wish, may_change, reads, writes};
 use crate::types::{Caller, LastLink};
 use crate::walk::{EXECUTE, Ending, Last, Place, READ, WRITE};
 use crate::{Errno, Result};
@@ -38,12 +38,26 @@ impl FileSystem {
 
     /// Opens a path, for callers that can open a FIFO.
     pub fn open_any(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: i32, mode: u32) -> Result<Opened> {
+        self.open_with(who, dir, path, flags, mode, None)
+    }
+
+    /// As [`FileSystem::open_any`]; the open file is `kept`, if that is one that [`FileSystem::close_and_keep`] kept. What cannot be opened
+    /// leaves it kept.
+    pub fn open_with(
+        &self,
+        who: &Caller<'_>,
+        dir: InodeId,
+        path: &[u8],
+        flags: i32,
+        mode: u32,
+        kept: Option<OpenFile>,
+    ) -> Result<Opened> {
         let mut flags = OFlags::from_bits_retain(flags as u32);
         if flags.contains(OFlags::PATH) {
             flags &= OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         }
         if flags.contains(OFlags::TMPFILE) {
-            return self.open_nameless(who, dir, path, flags, mode).map(Opened::File);
+            return self.open_nameless(who, dir, path, Wish { flags, kept }, mode).map(Opened::File);
         }
         if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
             return Err(Errno::INVAL);
@@ -56,10 +70,11 @@ impl FileSystem {
             _ if creates => Last::Create,
             _ => Last::Follow,
         };
-        self.at_place(who, dir, path, last, |place| self.open_at(who, &place, flags, mode))
+        self.at_place(who, dir, path, last, |place| self.open_at(who, &place, Wish { flags, kept }, mode))
     }
 
-    fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, flags: OFlags, mode: u32) -> Result<Opened> {
+    fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, wish: Wish, mode: u32) -> Result<Opened> {
+        let flags = wish.flags;
         if flags.contains(OFlags::CREATE) {
             if place.slash {
                 return Err(Errno::ISDIR);
@@ -85,7 +100,7 @@ impl FileSystem {
                     let claim = self.claim(place)?;
                     // Its creator may write whatever the mode says.
                     match self
-                        .open_new(flags, |file| self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode)))
+                        .open_new(wish, |file| self.create_at(who, place, &new, |_, _, inode| self.bind(file, inode)))
                     {
                         Ok(file) => {
                             claim.keep();
@@ -100,7 +115,7 @@ impl FileSystem {
                     }
                 }
             };
-            let opened = self.open_found(who, place, inode, flags);
+            let opened = self.open_found(who, place, inode, wish);
             // Removed since it was found, an error says nothing of it: its cell may hold something else by now.
             match if opened.is_err() { self.while_there(inode, opened) } else { opened } {
                 Err(Errno::STALE) if place.ending == Ending::Name => {
@@ -114,12 +129,12 @@ impl FileSystem {
         Err(Errno::UCLEAN)
     }
 
-    fn open_found(&self, who: &Caller<'_>, place: &Place<'_>, inode: InodeId, flags: OFlags) -> Result<Opened> {
+    fn open_found(&self, who: &Caller<'_>, place: &Place<'_>, inode: InodeId, wish: Wish) -> Result<Opened> {
         if place.slash && !self.is_directory(inode)? {
             return Err(Errno::NOTDIR);
         }
-        let claim = self.claim_to_write(who, place, inode, flags)?;
-        let opened = self.open_existing(who, inode, flags)?;
+        let claim = self.claim_to_write(who, place, inode, wish.flags)?;
+        let opened = self.open_existing(who, inode, wish)?;
         claim.keep();
         Ok(opened)
     }
@@ -139,14 +154,15 @@ impl FileSystem {
         self.claim(place)
     }
 
-    fn open_existing(&self, who: &Caller<'_>, inode: InodeId, flags: OFlags) -> Result<Opened> {
+    fn open_existing(&self, who: &Caller<'_>, inode: InodeId, wish: Wish) -> Result<Opened> {
+        let flags = wish.flags;
         self.validate(inode)?;
         let kind = self.mode(inode)? & inode::TYPE_MASK;
         if flags.contains(OFlags::PATH) {
             if flags.contains(OFlags::DIRECTORY) && kind != inode::DIRECTORY {
                 return Err(Errno::NOTDIR);
             }
-            return self.take_slot(inode, flags).map(Opened::File);
+            return self.take_slot(inode, wish).map(Opened::File);
         }
         match kind {
             inode::LINK if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
@@ -175,7 +191,7 @@ impl FileSystem {
         if writes(flags) && self.field(inode, inode::MODE)? & inode::SEALED != 0 {
             self.unseal(inode)?;
         }
-        self.take_slot(inode, flags).map(Opened::File)
+        self.take_slot(inode, wish).map(Opened::File)
     }
 
     /// Only owners read without leaving a trace.
@@ -192,7 +208,8 @@ impl FileSystem {
     }
 
     /// `O_TMPFILE`: a regular file without a name in the directory `path`.
-    fn open_nameless(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], flags: OFlags, mode: u32) -> Result<OpenFile> {
+    fn open_nameless(&self, who: &Caller<'_>, dir: InodeId, path: &[u8], wish: Wish, mode: u32) -> Result<OpenFile> {
+        let flags = wish.flags;
         if !writes(flags) {
             return Err(Errno::INVAL);
         }
@@ -204,7 +221,7 @@ impl FileSystem {
         self.while_there(parent, permitted).map_err(inode::gone)?;
         let linkable = if flags.contains(OFlags::EXCL) { 0 } else { inode::LINKABLE };
         let new = NewInode { mode: inode::REGULAR | mode & 0o7777, device: 0, links: 0, flags: linkable };
-        self.open_new(flags - OFlags::TMPFILE, |file| {
+        self.open_new(Wish { flags: flags - OFlags::TMPFILE, ..wish }, |file| {
             let lane = self.lane()?;
             self.lock_inode(&lane, parent).map_err(inode::gone)?;
             let mut transaction = lane.begin();
@@ -216,15 +233,12 @@ impl FileSystem {
     }
 
     /// Makes an inode that is open from its first moment: nobody can remove it in between.
-    fn open_new(&self, flags: OFlags, make: impl Fn(OpenFile) -> Result<InodeId>) -> Result<OpenFile> {
-        let file = self.reserve_slot()?;
-        let at = self.open_file_at(file)?;
-        let made = self.with_room(|| make(file));
-        let word = self.region().load(at)?;
-        match made {
-            Ok(inode) => self.publish_slot(file, inode, flags),
+    fn open_new(&self, wish: Wish, make: impl Fn(OpenFile) -> Result<InodeId>) -> Result<OpenFile> {
+        let file = self.reserve_slot(wish)?;
+        match self.with_room(|| make(file)) {
+            Ok(inode) => self.publish_slot(file, inode, wish),
             Err(error) => {
-                self.region().commit(at, word & !0xffff, MustFence::nothing())?;
+                self.give_slot_back(file, wish)?;
                 Err(error)
             }
         }
@@ -245,6 +259,7 @@ impl FileSystem {
     /// As [`FileSystem::open_inode`], for callers that can open a FIFO.
     pub fn open_any_inode(&self, who: &Caller<'_>, inode: InodeId, flags: i32) -> Result<Opened> {
         let flags = OFlags::from_bits_retain(flags as u32);
-        self.open_existing(who, inode, flags).map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })
+        self.open_existing(who, inode, Wish::new(flags))
+            .map_err(|error| if error == Errno::STALE { Errno::NOENT } else { error })
     }
 }

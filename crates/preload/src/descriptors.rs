@@ -128,21 +128,16 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
         entry if !entry.shared => {
             // SAFETY: a descriptor of ours that is open until it is closed below.
             let tag = unsafe { BorrowedFd::borrow_raw(descriptor) };
-            let about = file_system.flags_of(entry.file).and_then(|flags| {
-                let generation = file_system.generation_of(entry.file)?;
-                Ok((tags::access(flags), generation))
-            });
+            let access = file_system.flags_of(entry.file).map(tags::access);
             // Through a descriptor for reading nothing was written.
-            if !about.is_ok_and(|(access, _)| access == libc::O_RDONLY) {
+            if access != Ok(libc::O_RDONLY) {
                 tags::tell_of_strays(entry.file, || rustix::fs::fstat(tag));
             }
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
-            let closed = file_system.close(entry.file);
-            if let (Ok(()), Ok((access, generation))) = (closed, about)
-                && kept_tags::keep(entry.file, generation, tag, access)
-            {
-                file_system.prefer(entry.file);
-            }
+            let closed = match access {
+                Ok(access) => kept_tags::close(&file_system, entry.file, tag, access),
+                Err(_) => file_system.close(entry.file),
+            };
             close_in_kernel(descriptor)?;
             closed
         }

@@ -1,24 +1,24 @@
-//! Placeholders that are kept for the next open file: to open one costs more than everything else that an `open` does.
+//! Placeholders that are kept for the next open file: to open and to hold one costs more than everything else that an `open` does.
 //!
 //! A kept placeholder is one more descriptor, out of the way, of the open file description that a descriptor of the program had.
-//! When the region gives the same number of an open file again, which it is asked to do, the program's new descriptor is a
-//! duplicate of it.
+//! The region keeps the number of that open file for this process, with its generation, so that the description goes on to hold what
+//! the next `open` with this access mode opens; the program's new descriptor is a duplicate of it.
 //!
 //! What must hold:
-//! - Whether an open file is held is a question to the kernel, and a kept description would answer it. So one is kept only for
+//! - Whether an open file is held is a question to the kernel, and a kept description answers it with yes. So one is kept only of
 //!   open files that one descriptor stands for, which are closed without that question. Whatever may come to share
 //!   the description (a duplicate, a fork, a descriptor that is sent) ends the keeping first; a fork that is under way when
 //!   something begins to be kept is seen ([`sharing::Moment`]).
-//! - While no open file uses it, it holds none: its lock is given up before it is kept.
-//! - Numbers may be closed behind the library, and be another file's by now: what is duplicated is looked at before it is used,
-//!   and what is closed before it is closed. The offset of a placeholder is one that no other file has.
-//! - An open file's number is used again only so often, so that its generations do not come round sooner than the numbers do.
+//! - While no file is open with it, its number names none, and belongs to this process: who takes a place has both. Who ends the keeping
+//!   of such a one frees the number, and so ends its generation.
+//! - Numbers of descriptors may be closed behind the library, and be another file's by now: of what is duplicated the kernel is asked
+//!   which file it is, and whether that has a name still (it has none when the region was deleted); what is closed is looked at
+//!   before. The offset of a placeholder is one that no other file has.
 
 use crate::tags::OFFSET;
 use crate::{descriptors, sharing, state};
 use core::sync::atomic::{AtomicU64, Ordering};
-use lifeboat_fs::OpenFile;
-use lifeboat_region::tags::{hold, let_go};
+use lifeboat_fs::{FileSystem, OpenFile, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::SeekFrom;
 
@@ -26,11 +26,12 @@ use rustix::fs::SeekFrom;
 const KEPT: usize = 8;
 /// Their numbers: below those of the library's own descriptors.
 const FIRST_NUMBER: i32 = 984;
-/// Open files of one number in a row.
-const USES_MAX: u64 = 1024;
 
-/// A place: state in bits 0..2, access mode in 2..4, uses in 8..24, number of the open file in 32..64.
+/// A place: state in bits 0..2, access mode in 2..4, number of the open file in 32..64.
 static PLACES: [AtomicU64; KEPT] = [const { AtomicU64::new(EMPTY) }; KEPT];
+
+/// Which placeholder it is, for the kernel.
+static FILES: [AtomicU64; KEPT] = [const { AtomicU64::new(0) }; KEPT];
 
 const STATE: u64 = 3;
 /// Nothing is kept here.
@@ -39,21 +40,17 @@ const EMPTY: u64 = 0;
 const BUSY: u64 = 1;
 /// The number is the program's, or beyond its limit.
 const REFUSED: u64 = BUSY | 1 << 8;
-/// Waits for the next open file of its number.
+/// Waits for the next open file.
 const IDLE: u64 = 2;
 /// The program has a descriptor of it.
 const LENT: u64 = 3;
 
-fn word(state: u64, file: OpenFile, access: i32, uses: u64) -> u64 {
-    state | (access as u64 & 3) << 2 | uses << 8 | (file.0 as u64) << 32
+fn word(state: u64, file: OpenFile, access: i32) -> u64 {
+    state | (access as u64 & 3) << 2 | (file.0 as u64) << 32
 }
 
 fn file_of(word: u64) -> OpenFile {
     OpenFile((word >> 32) as u32)
-}
-
-fn uses_of(word: u64) -> u64 {
-    word >> 8 & 0xffff
 }
 
 /// The number of the descriptor that belongs to a place.
@@ -69,6 +66,12 @@ fn borrow(number: i32) -> BorrowedFd<'static> {
 /// Whether a descriptor is of a placeholder.
 fn is_placeholder(descriptor: impl AsFd) -> bool {
     rustix::fs::seek(descriptor, SeekFrom::Current(0)) == Ok(OFFSET)
+}
+
+/// Which file it is, if that has a name.
+fn file_behind(descriptor: impl AsFd) -> Option<u64> {
+    let about = rustix::fs::fstat(descriptor).ok().filter(|about| about.st_nlink != 0)?;
+    Some(about.st_dev.rotate_left(32) ^ about.st_ino)
 }
 
 /// Whether the number of a place is of a placeholder that the program has no part in.
@@ -88,13 +91,24 @@ impl Taken {
         self.place.store(word, Ordering::SeqCst);
     }
 
-    /// Closes what the place keeps, if it is still what was kept.
-    fn empty(&self) {
+    /// Closes the kept descriptor, if it is still what was kept.
+    fn close(&self) {
         if is_ours(self.index) {
-            // SAFETY: a duplicate that `keep` made, for which nothing else stands.
+            // SAFETY: a duplicate that `begin` made, for which nothing else stands.
             drop(unsafe { OwnedFd::from_raw_fd(number(self.index)) });
         }
         self.leave(EMPTY);
+    }
+
+    /// Ends the keeping.
+    fn empty(&self) {
+        if self.word & STATE == IDLE
+            && let Ok(file_system) = state::file_system()
+        {
+            // What is damaged here is found by who looks for a free number.
+            let _ = file_system.free_kept(file_of(self.word));
+        }
+        self.close();
     }
 }
 
@@ -111,29 +125,66 @@ fn take(wanted: impl Fn(u64) -> bool) -> Option<Taken> {
     (0..KEPT).find_map(|index| take_at(index, &wanted))
 }
 
-/// Empties all places whose words say so.
+/// Empties all places whose words say so. In a `vfork`'s child they are its parent's.
 fn empty_all(wanted: impl Fn(u64) -> bool) {
+    if state::borrows_memory() {
+        return;
+    }
     (0..KEPT).filter_map(|index| take_at(index, &wanted)).for_each(|taken| taken.empty());
 }
 
-/// A descriptor of the kept placeholder of this open file, if there is one that was opened with this access mode. It holds the
-/// open file of this generation.
-pub fn lend(file: OpenFile, generation: u16, access: i32, close_on_exec: bool) -> Option<OwnedFd> {
+/// A placeholder that waited, with its open file, for an `open` that is under way: waits again when dropped.
+pub struct Reserved {
+    taken: Taken,
+    before: sharing::Moment,
+}
+
+/// Takes a placeholder with this access mode, if one waits.
+pub fn reserve(access: i32) -> Option<Reserved> {
     if state::borrows_memory() {
         return None;
     }
-    let is_meant = |word: u64| word & STATE == IDLE && file_of(word) == file && (word >> 2 & 3) as i32 == access;
-    let kept = take(is_meant)?;
-    let lent = duplicate(kept.index, close_on_exec);
-    match lent.filter(|lent| is_placeholder(lent) && hold(lent, generation, access == libc::O_WRONLY).is_ok()) {
-        Some(lent) => {
-            kept.leave(word(LENT, file, access, uses_of(kept.word) + 1));
-            Some(lent)
+    let before = sharing::Moment::now();
+    let taken = take(|word| word & STATE == IDLE && (word >> 2 & 3) as i32 == access)?;
+    Some(Reserved { taken, before })
+}
+
+impl Reserved {
+    /// The open file.
+    pub fn file(&self) -> OpenFile {
+        file_of(self.taken.word)
+    }
+
+    /// A descriptor of it, for the file that was opened with it.
+    pub fn lend(self, close_on_exec: bool) -> Option<OwnedFd> {
+        let Taken { index, word, .. } = self.taken;
+        let lent = duplicate(index, close_on_exec);
+        match lent {
+            Some(_) => self.taken.leave(word | LENT),
+            None => self.taken.close(),
         }
-        None => {
-            kept.empty();
-            None
-        }
+        core::mem::forget(self);
+        lent
+    }
+
+    /// The open file is another one.
+    pub fn refuse(self) {
+        self.taken.empty();
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        wait_for_next(&self.taken, self.taken.word, self.before);
+    }
+}
+
+/// Lets a place wait for the next open file, unless a fork may have copied what it keeps.
+fn wait_for_next(taken: &Taken, word: u64, since: sharing::Moment) {
+    taken.leave(word & !STATE | IDLE);
+    if since.may_be_before_a_fork() {
+        forget(file_of(word));
     }
 }
 
@@ -143,45 +194,44 @@ fn duplicate(index: usize, close_on_exec: bool) -> Option<OwnedFd> {
     }
     let kept = borrow(number(index));
     let duplicate = if close_on_exec { rustix::io::fcntl_dupfd_cloexec(kept, 0) } else { rustix::io::dup(kept) };
-    duplicate.ok()
+    let wanted = FILES.get(index)?.load(Ordering::Relaxed);
+    duplicate.ok().filter(|duplicate| file_behind(duplicate) == Some(wanted))
 }
 
-/// The open file that one descriptor stands for is about to be closed, with that descriptor: keeps its placeholder. True when it is kept, and
-/// nothing holds the open file any more once the program's descriptor is closed.
-pub fn keep(file: OpenFile, generation: u16, descriptor: BorrowedFd<'_>, access: i32) -> bool {
+/// Closes an open file that this descriptor alone stands for, and keeps its placeholder and its number if it can. The descriptor is
+/// still to be closed.
+pub fn close(file_system: &FileSystem, file: OpenFile, descriptor: BorrowedFd<'_>, access: i32) -> Result<()> {
     let before = sharing::Moment::now();
     let of_this = |word: u64| word & STATE == LENT && file_of(word) == file;
-    let lent =
-        take(of_this).or_else(|| begin(descriptor).map(|taken| Taken { word: word(LENT, file, access, 0), ..taken }));
-    let Some(lent) = lent else { return false };
-    if uses_of(lent.word) >= USES_MAX || let_go(descriptor, generation).is_err() {
-        lent.empty();
-        return false;
+    let Some(taken) = take(of_this).or_else(|| begin(descriptor)) else { return file_system.close(file) };
+    let closed = file_system.close_and_keep(file);
+    match closed {
+        Ok(true) => wait_for_next(&taken, word(IDLE, file, access), before),
+        _ => taken.close(),
     }
-    lent.leave(lent.word & !STATE | IDLE);
-    if before.may_be_before_a_fork() {
-        forget(file);
-        return false;
-    }
-    true
+    closed.map(|_| ())
 }
 
 /// Takes an empty place and duplicates the descriptor to its number.
 fn begin(descriptor: BorrowedFd<'_>) -> Option<Taken> {
     let taken = take(|word| word == EMPTY)?;
-    match rustix::io::fcntl_dupfd_cloexec(descriptor, number(taken.index)) {
-        // It may have been closed behind us, and be another file's by now.
-        Ok(kept) if !is_placeholder(&kept) => {
-            drop(kept);
-            taken.leave(EMPTY);
-            None
-        }
-        Ok(kept) if kept.as_raw_fd() == number(taken.index) => {
+    let Some(kept) = rustix::io::fcntl_dupfd_cloexec(descriptor, number(taken.index))
+        .ok()
+        .filter(|kept| kept.as_raw_fd() == number(taken.index))
+    else {
+        taken.leave(REFUSED);
+        return None;
+    };
+    // It may have been closed behind us, and be another file's by now.
+    match (FILES.get(taken.index), file_behind(&kept).filter(|_| is_placeholder(&kept))) {
+        (Some(note), Some(file)) => {
+            note.store(file, Ordering::Relaxed);
             core::mem::forget(kept);
             Some(taken)
         }
         _ => {
-            taken.leave(REFUSED);
+            drop(kept);
+            taken.leave(EMPTY);
             None
         }
     }
@@ -197,9 +247,11 @@ pub fn forget_all() {
     empty_all(|word| word & STATE >= IDLE);
 }
 
-/// In the child of a fork: what other threads of its parent were about to do is not done here.
+/// In the child of a fork: what other threads of its parent were about to do is not done here. The open files are its parent's.
 pub fn after_fork() {
-    empty_all(|word| !matches!(word, EMPTY | REFUSED));
+    (0..KEPT)
+        .filter_map(|index| take_at(index, &|word| !matches!(word, EMPTY | REFUSED)))
+        .for_each(|taken| taken.close());
 }
 
 /// The program closes or replaces this number: it is its own from now on.

@@ -1,9 +1,11 @@
 //! Opening a file of ours: the open file in the region first, then its placeholder, then the entry in the table.
 
 use crate::answer::{Failure, fail};
+use crate::kept_tags::{self, Reserved};
 use crate::{call, covered, descriptors, fifos, path, sharing, signals, state, tags, user};
 use core::ffi::{c_char, c_int};
-use lifeboat_fs::{Errno, InodeId, LastLink, OUTSIDE, OpenFile, Opened, Result};
+use lifeboat_fs::{Errno, FileSystem, InodeId, LastLink, OUTSIDE, OpenFile, Opened, Result};
+use rustix::fd::OwnedFd;
 
 /// Times that a path may change between the mount and the kernel.
 const CHANGES_MAX: usize = 4;
@@ -132,9 +134,12 @@ fn close_if_covered(descriptor: c_int) -> bool {
 /// Opens a path that starts at one of our directories. A FIFO's descriptor is the kernel's.
 pub fn open_at(start: InodeId, rest: &[u8], flags: c_int, mode: libc::mode_t) -> Result<c_int> {
     let held = signals::hold();
-    match call::call_held(|file_system, who| file_system.open_any(who, start, rest, flags, mode))? {
-        Opened::File(file) => place(file, flags),
+    let kept = kept_tags::reserve(tags::access(flags));
+    let file = kept.as_ref().map(Reserved::file);
+    match call::call_held(|file_system, who| file_system.open_with(who, start, rest, flags, mode, file))? {
+        Opened::File(file) => place(file, flags, kept),
         Opened::Fifo(inode) => {
+            drop(kept);
             drop(held);
             fifos::open(inode, flags)
         }
@@ -150,7 +155,7 @@ pub fn reopen(file: OpenFile, flags: c_int) -> Result<c_int> {
         file_system.open_any_inode(who, inode, flags)
     })?;
     match opened {
-        Opened::File(file) => place(file, flags),
+        Opened::File(file) => place(file, flags, None),
         Opened::Fifo(inode) => {
             drop(held);
             fifos::open(inode, flags)
@@ -163,15 +168,15 @@ fn last_link(flags: c_int) -> LastLink {
     if flags & libc::O_NOFOLLOW != 0 || flags & exclusive == exclusive { LastLink::Keep } else { LastLink::Follow }
 }
 
-/// Gives a new open file its descriptor.
-fn place(file: OpenFile, flags: c_int) -> Result<c_int> {
+/// Gives a new open file its descriptor. `kept`: what was reserved for it.
+fn place(file: OpenFile, flags: c_int, kept: Option<Reserved>) -> Result<c_int> {
     let file_system = state::file_system()?;
     let before = sharing::Moment::now();
     // Until the placeholder is held and the file is marked so, it counts as open because this process lives.
-    let tag = file_system.generation_of(file).and_then(|generation| match tags::open(file, generation, flags) {
-        Err(Errno::BADF) if descriptors::restore(&file_system) => tags::open(file, generation, flags),
-        tag => tag,
-    });
+    let tag = match lent(kept, file, flags) {
+        Some(tag) => Ok(tag),
+        None => open_tag(&file_system, file, flags),
+    };
     let tag = tag.and_then(|tag| file_system.mark_tagged(file).map(|()| tag));
     match tag {
         Ok(tag) => {
@@ -189,5 +194,22 @@ fn place(file: OpenFile, flags: c_int) -> Result<c_int> {
             // The tags' own file system being full is a limit on open files, not on space.
             Err(if error == Errno::NOSPC { Errno::NFILE } else { error })
         }
+    }
+}
+
+fn lent(kept: Option<Reserved>, file: OpenFile, flags: c_int) -> Option<OwnedFd> {
+    let kept = kept?;
+    if kept.file() == file {
+        return kept.lend(flags & libc::O_CLOEXEC != 0);
+    }
+    kept.refuse();
+    None
+}
+
+fn open_tag(file_system: &FileSystem, file: OpenFile, flags: c_int) -> Result<OwnedFd> {
+    let generation = file_system.generation_of(file)?;
+    match tags::open(file, generation, flags) {
+        Err(Errno::BADF) if descriptors::restore(file_system) => tags::open(file, generation, flags),
+        tag => tag,
     }
 }

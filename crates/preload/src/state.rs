@@ -2,8 +2,8 @@
 //! where the linker allows it; the region is attached at the first call that needs it.
 
 use crate::{
-    covered, descriptors, environment, faults, identity, keys, limits, mappings, message, sharing, signals, streams,
-    tags, trap, working_directory,
+    covered, descriptors, environment, faults, identity, kept_tags, keys, limits, mappings, message, sharing, signals,
+    streams, tags, trap, working_directory,
 };
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -324,6 +324,7 @@ extern "C" fn constructor(
 /// The program ends in order: what it keeps of the region for its next call, others need not wait for.
 extern "C" fn destructor() {
     if attached() && owner().load(Ordering::Relaxed) == own_pid() {
+        kept_tags::forget_all();
         // What is damaged here is found by who recovers this process.
         let _ = published().region().give_up_kept();
     }

@@ -42,14 +42,10 @@ fn folder() -> BorrowedFd<'static> {
 /// Opens the placeholder of a new open file: same access mode as the program asked for, the offset at the end of the
 /// number range, held.
 pub fn open(file: OpenFile, generation: u16, flags: i32) -> Result<OwnedFd> {
-    let access = access(flags);
-    if let Some(tag) = kept_tags::lend(file, generation, access, flags & libc::O_CLOEXEC != 0) {
-        return Ok(tag);
-    }
-    match open_new(file, generation, access, flags) {
+    match open_new(file, generation, access(flags), flags) {
         Err(Errno::MFILE) => {
             kept_tags::forget_all();
-            open_new(file, generation, access, flags)
+            open_new(file, generation, access(flags), flags)
         }
         tag => tag,
     }

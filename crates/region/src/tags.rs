@@ -49,11 +49,6 @@ pub fn hold(tag: impl AsFd, generation: u16, write_only: bool) -> Result<()> {
     }
 }
 
-/// Ends that, also while descriptors of the open file description are left.
-pub fn let_go(tag: impl AsFd, generation: u16) -> Result<()> {
-    control(&tag, SET_LOCK, NOT_LOCKED, generation).map(|_| ())
-}
-
 impl Region {
     /// Asks the kernel whether the open file `number` of this generation is held anywhere; `None` when its tag was deleted, so
     /// that nobody can say.

@@ -3,10 +3,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -196,6 +198,36 @@ static void at_the_limit(void) {
     numbers_are_the_lowest();
 }
 
+static volatile int locking = 1;
+
+static void *lock_what_is_open(void *number) {
+    while (locking)
+        flock(*(volatile int *)number, LOCK_EX | LOCK_NB);
+    return NULL;
+}
+
+// A lock that another thread takes while its file is closed goes with that file, also when another is opened in its place.
+static void locks_go_with_the_file(void) {
+    pthread_t thread;
+    char other[4096];
+    snprintf(other, sizeof other, "%s/unlocked", mount);
+    int number = open_it(O_RDWR);
+    is(pthread_create(&thread, NULL, lock_what_is_open, &number), 0, "pthread_create");
+    for (int round = 0; round < 10000; round++) {
+        close(number);
+        is(open(other, O_CREAT | O_RDWR, 0600), number, "the number");
+        int again = open_it(O_RDWR);
+        is(flock(again, LOCK_EX | LOCK_NB), 0, "a lock of a file that was closed and opened again");
+        close(again);
+        close(number);
+        is(open_it(O_RDWR), number, "the number");
+    }
+    locking = 0;
+    pthread_join(thread, NULL);
+    close(number);
+    unlink(other);
+}
+
 static void alone(void) {
     numbers_are_the_lowest();
     files_are_told_apart();
@@ -212,7 +244,7 @@ static void shared(void) {
 static void numbers_taken(void) { numbers_are_the_programs(0); }
 static void numbers_taken_past_the_library(void) { numbers_are_the_programs(1); }
 
-static void (*const parts[])(void) = {alone, shared, settings_go_with_the_file, numbers_taken,
+static void (*const parts[])(void) = {alone, shared, locks_go_with_the_file, settings_go_with_the_file, numbers_taken,
     numbers_taken_past_the_library, closed_behind_the_library, at_the_limit};
 
 int main(int count, char **arguments) {

@@ -11,13 +11,15 @@ use lifeboat_testkit::scratch::{ScratchDirectory, attach, check};
 fn what_is_kept_of_closed_files_is_in_nobodys_way() {
     let _nothing_left = NoResidue::begin();
     let folder = ScratchDirectory::new("/tmp", "kept");
-    let Some(program) = compile("gcc", "kept_placeholders.c", &["-O1", "-Wall"], folder.path()) else { return };
+    let Some(program) = compile("gcc", "kept_placeholders.c", &["-O1", "-Wall", "-pthread"], folder.path()) else {
+        return;
+    };
     let mounted = Mounted::new("kept", "256MiB");
     let output = limited(mounted.exec().arg(&program).arg(mounted.prefix()), 120).output().expect("start the program");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}: {said}{}", output.status, String::from_utf8_lossy(&output.stderr));
     let checks: Vec<u64> = said.lines().filter_map(|line| line.strip_suffix(" checks")?.parse().ok()).collect();
-    assert!(checks.len() == 7 && said.lines().count() == 7, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(checks.len() == 8 && said.lines().count() == 8, "{said}{}", String::from_utf8_lossy(&output.stderr));
     note("kept placeholders", &format!("{} checks", checks.iter().sum::<u64>()));
     let files = attach(&mounted.directory()).expect("attach");
     files.reap(None);

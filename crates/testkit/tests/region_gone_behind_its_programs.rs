@@ -62,6 +62,30 @@ fn a_region_that_is_deleted_behind_its_programs_keeps_their_open_files() {
 }
 
 #[test]
+fn what_is_kept_of_closed_files_opens_nothing_in_a_region_that_was_deleted() {
+    let _nothing_left = NoResidue::begin();
+    let victim = region("kept");
+    let node = &victim.0;
+    let program = "
+import errno, os, shutil
+path = os.environ['DIR'] + '/file'
+for i in range(5): os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+shutil.rmtree(os.environ['REGION'], ignore_errors=True)
+try:
+    os.open(path, os.O_RDWR)
+    print('opened')
+except OSError as error:
+    print(errno.errorcode[error.errno])
+";
+    let mut command = node.exec();
+    command.args(["python3", "-c", program]).env("REGION", node.directory()).env("DIR", node.prefix());
+    let output = limited(&command, 60).output().expect("python runs");
+    // As above.
+    let wanted = if is_root() { "opened\n" } else { "ENXIO\n" };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_region_that_is_cut_short_ends_its_programs_with_one_line() {
     let _nothing_left = NoResidue::begin();
     for (size, what) in [("0", "echo two >&5"), ("4096", ": > $DIR/new"), ("9000", "cat $DIR/file")] {

@@ -4,7 +4,7 @@ use crate::file_system::FileSystem;
 use crate::files::{FILE, FILE_OWNER_AT, files, one_file};
 use crate::harness::{Bounds, Explored, World, explore, spawn};
 use crate::inode;
-use crate::open_file::OpenFile;
+use crate::open_file::{OpenFile, Wish};
 use crate::owner::{Owner, State};
 use crate::recovery;
 use crate::support::unless_dead;
@@ -12,7 +12,7 @@ use crate::{Errno, Result};
 use rustix::fs::OFlags;
 
 fn open(files: &FileSystem) -> Result<OpenFile> {
-    files.take_slot(FILE, OFlags::RDWR)
+    files.take_slot(FILE, Wish::new(OFlags::RDWR))
 }
 
 /// Two processes open the file, use it and close it.

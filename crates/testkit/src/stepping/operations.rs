@@ -346,6 +346,18 @@ fn open_any(scene: &Scene<'_>, paths: &[&str]) -> Answer<Ready> {
 
 const ATTRIBUTE: &[u8] = b"user.attribute";
 
+/// Closes a file and opens another with the slot that it had.
+fn open_in_its_place(scene: &Scene<'_>, ready: &mut Ready) -> Answer<()> {
+    let files = scene.files();
+    let closed = ready.file.take().ok_or(libc::EBADF)?;
+    let opened = files.close_and_keep(closed).and_then(|kept| {
+        let kept = kept.then_some(closed);
+        files.open_with(&caller(), files.root(), b"large", libc::O_RDONLY, 0, kept)?.file()
+    });
+    ready.file = Some(opened.map_err(|error| error.raw_os_error())?);
+    Ok(())
+}
+
 /// Sets an extended attribute of the file that both share.
 fn set_attribute(scene: &Scene<'_>, path: &str, length: usize) -> Answer<()> {
     let name = scene.name("user.attribute");
@@ -406,6 +418,7 @@ pub const OPERATIONS: &[Operation] = &[
     open_file!("close", |scene| opened(scene, "data", libc::O_RDWR, 0), |scene, ready| scene
         .volume
         .close(ready.file.take().ok_or(libc::EBADF)?)),
+    open_file!("open in place of another", |scene| opened(scene, "data", libc::O_RDWR, 0), open_in_its_place),
     names!("mkdir", |scene: &Scene<'_>| scene.volume.mkdir(None, scene.name("d/made").as_bytes(), 0o755)),
     names!("rmdir", |scene: &Scene<'_>| scene.volume.rmdir(None, scene.name("e/empty").as_bytes())),
     names!("link", |scene: &Scene<'_>| scene.volume.link(None, b"d/kept", scene.name("e/again").as_bytes(), false)),
