@@ -143,6 +143,27 @@ const PLANTED: &[Planted] = &[
         to: "",
     },
     Planted {
+        name: "who_opens_looks_for_no_name",
+        floor: Floor::Files,
+        module: "open_count",
+        from: "let has_name = self.links(inode).is_ok_and(|links| links != 0);",
+        to: "let has_name = true;",
+    },
+    Planted {
+        name: "who_closes_looks_for_no_name",
+        floor: Floor::Files,
+        module: "open_count",
+        from: "let is_over = self.links(inode).is_ok_and(|links| links != 0)\n            && ",
+        to: "let is_over = ",
+    },
+    Planted {
+        name: "the_count_is_looked_at_too_early",
+        floor: Floor::Files,
+        module: "release",
+        from: "fence(Ordering::SeqCst);",
+        to: "",
+    },
+    Planted {
         name: "the_range_of_a_kept_lane_is_seen_late",
         floor: Floor::Files,
         module: "in_place",

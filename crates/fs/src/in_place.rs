@@ -39,7 +39,7 @@ impl FileSystem {
     }
 
     #[cold]
-    fn keep_lane(&self) -> Result<()> {
+    pub(crate) fn keep_lane(&self) -> Result<()> {
         if self.region().keeps_lane() { Ok(()) } else { self.region().keep(self.lane()?) }
     }
 

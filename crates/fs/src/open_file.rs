@@ -13,7 +13,8 @@
 //! some descriptor, in whatever process, still refers to it.
 
 use crate::file_system::FileSystem;
-use crate::inode::{self, InodeId};
+use crate::inode::InodeId;
+use crate::open_count::ONE_LESS;
 use crate::{Errno, Result};
 use core::sync::atomic::Ordering;
 use lifeboat_region::MustFence;
@@ -21,16 +22,16 @@ use lifeboat_region::image::{self, Image};
 use lifeboat_region::layout::OPEN_FILE;
 use rustix::fs::OFlags;
 
-const FREE: u64 = 0;
-const OPENING: u64 = 1;
-const LIVE: u64 = 2;
-const CLOSING: u64 = 3;
-const STATE: u64 = 3;
-const TAGGED: u64 = 4;
+pub(crate) const FREE: u64 = 0;
+pub(crate) const OPENING: u64 = 1;
+pub(crate) const LIVE: u64 = 2;
+pub(crate) const CLOSING: u64 = 3;
+pub(crate) const STATE: u64 = 3;
+pub(crate) const TAGGED: u64 = 4;
 
 pub(crate) const INODE: u64 = 8;
 pub(crate) const OFFSET: u64 = 16;
-const FLAGS: u64 = 24;
+pub(crate) const FLAGS: u64 = 24;
 const INODE_CHECK: u64 = 32;
 
 /// Flags that open acts on once and forgets.
@@ -59,22 +60,33 @@ impl Wish {
 
 /// What became of the slot of an open file that was to be closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Slot {
+pub(crate) enum Slot {
     /// It is open still: its inode is locked.
     Open,
     Free,
     Kept,
 }
 
+impl Slot {
+    /// What the state word of an open file becomes.
+    fn word_after(self, word: u64) -> u64 {
+        match self {
+            Slot::Open => word,
+            Slot::Free => word & !0xffff,
+            Slot::Kept => word & !(STATE | TAGGED) | OPENING,
+        }
+    }
+}
+
 fn state_word(state: u64, image: Image, generation: u16) -> u64 {
     state | (image.slot as u64) << 16 | (image.generation as u64) << 32 | (generation as u64) << 48
 }
 
-fn opener(word: u64) -> Image {
+pub(crate) fn opener(word: u64) -> Image {
     Image { slot: (word >> 16) as u16 as u32, generation: (word >> 32) as u16 }
 }
 
-fn generation(word: u64) -> u16 {
+pub(crate) fn generation(word: u64) -> u16 {
     (word >> 48) as u16
 }
 
@@ -99,7 +111,7 @@ const fn flags_word(flags: OFlags) -> u64 {
     flags.bits() as u64 | (!flags.bits() as u64) << 32
 }
 
-fn flags_of_word(word: u64) -> Result<OFlags> {
+pub(crate) fn flags_of_word(word: u64) -> Result<OFlags> {
     let flags = OFlags::from_bits_retain(word as u32);
     if flags_word(flags) == word { Ok(flags) } else { Err(Errno::UCLEAN) }
 }
@@ -137,7 +149,7 @@ impl FileSystem {
     }
 
     /// The inode that the slot at `at` names; `UCLEAN` when its two words do not agree.
-    fn slot_inode(&self, at: u64) -> Result<InodeId> {
+    pub(crate) fn slot_inode(&self, at: u64) -> Result<InodeId> {
         let inode = self.region().load(at + INODE)?;
         if self.region().load(at + INODE_CHECK)? == !inode { Ok(InodeId::from_word(inode)) } else { Err(Errno::UCLEAN) }
     }
@@ -148,7 +160,7 @@ impl FileSystem {
     }
 
     /// Whether the slot at `at` may name the inode: one of its words may be damaged.
-    fn may_name(&self, at: u64, inode: InodeId) -> Result<bool> {
+    pub(crate) fn may_name(&self, at: u64, inode: InodeId) -> Result<bool> {
         let (word, check) = (self.region().load(at + INODE)?, self.region().load(at + INODE_CHECK)?);
         Ok(word == inode.to_word() || check == !inode.to_word())
     }
@@ -184,28 +196,45 @@ impl FileSystem {
     /// Takes a slot for the inode. `NFILE` when the table is full of open files.
     pub(crate) fn take_slot(&self, inode: InodeId, wish: Wish) -> Result<OpenFile> {
         let file = self.reserve_slot(wish)?;
-        let at = self.open_file_at(file)?;
-        self.set_slot_inode(at, inode.to_word())?;
+        self.set_slot_inode(self.open_file_at(file)?, inode.to_word())?;
+        let opened = match self.open_in_place(file, inode, wish) {
+            Ok(false) => self.open_locked(file, inode, wish),
+            opened => opened.map(|_| ()),
+        };
+        match opened {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                self.give_slot_back(file, wish)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn open_locked(&self, file: OpenFile, inode: InodeId, wish: Wish) -> Result<()> {
         let lane = self.lane()?;
-        let counted = self.lock_inode(&lane, inode).and_then(|()| {
-            let opens = self.field(inode, inode::OPENS)?;
-            self.set(inode, inode::OPENS, opens.saturating_add(1))
-        });
-        if let Err(error) = counted {
-            self.give_slot_back(file, wish)?;
-            return Err(error);
+        self.lock_inode(&lane, inode)?;
+        self.count_opens(inode, 1)?;
+        if writes(wish.flags) {
+            self.unseal_locked(&lane, inode)?;
         }
         self.publish_slot(file, inode, wish)
     }
 
-    pub(crate) fn publish_slot(&self, file: OpenFile, inode: InodeId, wish: Wish) -> Result<OpenFile> {
+    /// Takes back what [`FileSystem::publish_slot`] said of a slot.
+    pub(crate) fn retract_slot(&self, file: OpenFile) -> Result<()> {
+        let at = self.open_file_at(file)?;
+        let word = self.region().load(at)?;
+        self.region().commit(at, word & !STATE | OPENING, MustFence::nothing())
+    }
+
+    /// The slot, which this process has reserved, is an open file of the inode.
+    pub(crate) fn publish_slot(&self, file: OpenFile, inode: InodeId, wish: Wish) -> Result<()> {
         let at = self.open_file_at(file)?;
         let word = self.region().load(at)?;
         self.set_slot_inode(at, inode.to_word())?;
         self.region().commit(at + OFFSET, 0, MustFence::nothing())?;
         self.region().commit(at + FLAGS, flags_word(wish.flags - ONCE), MustFence::nothing())?;
-        self.region().commit(at, word & !STATE | LIVE, MustFence::nothing())?;
-        Ok(file)
+        self.region().commit(at, word & !STATE | LIVE, MustFence::nothing())
     }
 
     /// A slot for a file that is about to be opened: the kept one, if there is one.
@@ -299,12 +328,19 @@ impl FileSystem {
 
     /// Closes the open file with this state word. `wanted`: what shall become of its slot. It stays open when its inode is locked
     /// and `wait` is false.
-    fn close_word(&self, file: OpenFile, word: u64, wait: bool, wanted: Slot) -> Result<Slot> {
+    pub(crate) fn close_word(&self, file: OpenFile, word: u64, wait: bool, wanted: Slot) -> Result<Slot> {
         let at = self.open_file_at(file)?;
         if word & STATE != LIVE {
             return Err(Errno::BADF);
         }
         let me = image::own(self.region())?;
+        let wanted = if opener(word) == me { wanted } else { Slot::Free };
+        if wait
+            && let Ok(inode) = self.slot_inode(at)
+            && self.close_in_place(file, inode, word, wanted.word_after(word))?
+        {
+            return Ok(wanted);
+        }
         let closing = state_word(CLOSING, me, generation(word));
         if !self.region().commit_exchange(at, word, closing, MustFence::nothing())? {
             return Err(Errno::BADF);
@@ -316,6 +352,16 @@ impl FileSystem {
         Ok(slot)
     }
 
+    /// The slot of an open file, with this state word, becomes what `after` says. False when somebody else was faster.
+    pub(crate) fn give_slot_up(&self, file: OpenFile, live: u64, after: u64) -> Result<bool> {
+        let at = self.open_file_at(file)?;
+        let won = self.region().commit_exchange(at, live, after, MustFence::nothing())?;
+        if won && after & STATE == OPENING {
+            self.set_slot_inode(at, 0)?;
+        }
+        Ok(won)
+    }
+
     fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool, wanted: Slot) -> Result<Slot> {
         let lane = self.lane()?;
         let locked = self
@@ -325,113 +371,14 @@ impl FileSystem {
             Ok(None) => Ok(Slot::Open),
             Ok(Some(inode)) => {
                 self.remove_locks_of_open_file(&lane, inode, file.0, generation(closing))?;
-                let opens = self.field(inode, inode::OPENS)?;
-                self.set(inode, inode::OPENS, opens.saturating_sub(1))?;
-                if wanted == Slot::Kept && self.links(inode)? != 0 {
-                    self.set_slot_inode(at, 0)?;
-                    self.region().commit(at, closing & !STATE | OPENING, MustFence::nothing())?;
-                    return Ok(Slot::Kept);
-                }
-                self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
-                self.release_if_unused(&lane, inode).map(|()| Slot::Free)
+                self.give_slot_up(file, closing, wanted.word_after(closing))?;
+                self.count_opens(inode, ONE_LESS)?;
+                self.release_if_unused(&lane, inode).map(|()| wanted)
             }
             Err(error) => {
-                self.region().commit(at, closing & !0xffff, MustFence::nothing())?;
+                self.give_slot_up(file, closing, Slot::Free.word_after(closing))?;
                 if error == Errno::STALE { Ok(Slot::Free) } else { Err(error) }
             }
-        }
-    }
-
-    /// Whether some open file that is really held refers to the inode, which is locked. Slots that nobody holds any
-    /// more are freed on the way.
-    pub(crate) fn is_open(&self, inode: InodeId) -> Result<bool> {
-        let mut open = false;
-        for index in 0..self.region().geometry().open_files as u32 {
-            let at = self.open_file_at(OpenFile(index))?;
-            let word = self.region().load(at)?;
-            if word & STATE == FREE || !self.may_name(at, inode)? {
-                continue;
-            }
-            if word & STATE == LIVE && !self.is_held(OpenFile(index), word, None)? {
-                self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())?;
-                continue;
-            }
-            open = true;
-        }
-        Ok(open)
-    }
-
-    /// Whether anybody holds the open file: its opener, or a descriptor of its placeholder somewhere.
-    fn is_held(&self, file: OpenFile, word: u64, held: Option<&dyn Fn(u32) -> bool>) -> Result<bool> {
-        let opener_lives = self.is_own(opener(word))? || image::is_alive(self.region(), opener(word))?;
-        if word & TAGGED == 0 {
-            return Ok(opener_lives);
-        }
-        match held {
-            Some(held) => Ok(held(file.0)),
-            None => Ok(self.region().is_tag_held(file.0, generation(word))?.unwrap_or(opener_lives)),
-        }
-    }
-
-    fn is_own(&self, image: Image) -> Result<bool> {
-        Ok(image::has_own(self.region()) && image::own(self.region())? == image)
-    }
-
-    /// Frees the open files that nobody holds any more; tells how many. `held` may answer for tagged ones (by number);
-    /// without it the placeholders are asked.
-    pub fn reap(&self, held: Option<&dyn Fn(u32) -> bool>) -> usize {
-        let mut count = 0;
-        for index in 0..self.region().geometry().open_files as u32 {
-            count += self.reap_one(OpenFile(index), held).unwrap_or(false) as usize;
-        }
-        count
-    }
-
-    /// Frees the open files that a dead image alone held.
-    pub(crate) fn reap_image(&self, image: Image) -> Result<()> {
-        for index in 0..self.region().geometry().open_files as u32 {
-            let word = self.region().load(self.open_file_at(OpenFile(index))?)?;
-            if word & STATE != FREE && opener(word) == image {
-                self.reap_one(OpenFile(index), None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees the open file if nobody holds it; never waits, because recovery comes here with locks held.
-    pub(crate) fn reap_one(&self, file: OpenFile, held: Option<&dyn Fn(u32) -> bool>) -> Result<bool> {
-        let at = self.open_file_at(file)?;
-        let word = self.region().load(at)?;
-        match word & STATE {
-            LIVE if !self.is_held(file, word, held)? => match self.close_word(file, word, false, Slot::Free) {
-                // Somebody else is closing it.
-                Err(Errno::BADF) => Ok(false),
-                slot => Ok(slot? == Slot::Free),
-            },
-            OPENING | CLOSING if !self.is_own(opener(word))? && !image::is_alive(self.region(), opener(word))? => {
-                let inode = InodeId::from_word(self.region().load(at + INODE)?);
-                let lane = self.lane()?;
-                let locked = match self.slot_inode(at).and_then(|inode| self.try_lock_inode(&lane, inode)) {
-                    // Whose it was is not known: it may be another's file.
-                    Err(Errno::UCLEAN) => false,
-                    Err(Errno::STALE) => false,
-                    // Whoever has it locked is not waited for: a sweep comes by later.
-                    Ok(false) => return Ok(false),
-                    other => other?,
-                };
-                if locked {
-                    self.remove_locks_of_open_file(&lane, inode, file.0, generation(word))?;
-                }
-                // It may have been counted in the inode: too high a count costs a look, no more.
-                if !self.region().commit_exchange(at, word, word & !0xffff, MustFence::nothing())? {
-                    return Ok(false);
-                }
-                if locked {
-                    self.release_if_unused(&lane, inode)?;
-                }
-                Ok(true)
-            }
-            _ => Ok(false),
         }
     }
 
@@ -441,21 +388,6 @@ impl FileSystem {
             return Err(Errno::BADF);
         }
         self.inode_of(file)
-    }
-
-    /// Whether any open file could write the inode.
-    pub(crate) fn has_writer(&self, inode: InodeId) -> Result<bool> {
-        for index in 0..self.region().geometry().open_files as u32 {
-            let at = self.open_file_at(OpenFile(index))?;
-            let word = self.region().load(at)?;
-            if word & STATE == LIVE && self.may_name(at, inode)? {
-                let flags = flags_of_word(self.region().load(at + FLAGS)?)?;
-                if writes(flags) && self.is_held(OpenFile(index), word, None)? {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
     }
 
     /// Offset of a directory stream: the cookie where reading goes on.

@@ -188,9 +188,6 @@ impl FileSystem {
             self.permit(who, inode, WRITE)?;
             self.resize(inode, 0)?;
         }
-        if writes(flags) && self.field(inode, inode::MODE)? & inode::SEALED != 0 {
-            self.unseal(inode)?;
-        }
         self.take_slot(inode, wish).map(Opened::File)
     }
 
@@ -236,7 +233,7 @@ impl FileSystem {
     fn open_new(&self, wish: Wish, make: impl Fn(OpenFile) -> Result<InodeId>) -> Result<OpenFile> {
         let file = self.reserve_slot(wish)?;
         match self.with_room(|| make(file)) {
-            Ok(inode) => self.publish_slot(file, inode, wish),
+            Ok(inode) => self.publish_slot(file, inode, wish).map(|()| file),
             Err(error) => {
                 self.give_slot_back(file, wish)?;
                 Err(error)

@@ -5,7 +5,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::map_word::{INDEX_WORDS, Target};
 use crate::truncate::{Pruner, TASK_RELEASE};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::BLOCK;
 use lifeboat_region::owner::{Kind, Owner};
@@ -19,6 +19,8 @@ impl FileSystem {
         if self.links(inode)? != 0 || self.checks.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
+        // Who opens or closes it without its lock sees it nameless, or is seen here (`open_count`).
+        fence(Ordering::SeqCst);
         if self.field(inode, inode::OPENS)? != 0 && self.is_open(inode)? {
             return Ok(());
         }

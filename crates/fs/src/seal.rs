@@ -159,12 +159,6 @@ impl FileSystem {
     }
 
     /// A sealed file is about to change: it is a new version, without a seal.
-    pub(crate) fn unseal(&self, inode: InodeId) -> Result<()> {
-        let lane = self.lane()?;
-        self.lock_inode(&lane, inode)?;
-        self.unseal_locked(&lane, inode)
-    }
-
     pub(crate) fn unseal_locked(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
         let mode = self.field(inode, inode::MODE)?;
         if mode & SEALED == 0 {

@@ -4,15 +4,20 @@ mod support;
 use lifeboat_models::harness::explore_deaths;
 use lifeboat_models::real_files as real;
 use lifeboat_models::real_files::cut_against_write::Way;
+use lifeboat_models::real_files::open_files;
 use lifeboat_models::{
     a_cut_does_not_hold_writers, a_write_in_place_looks_for_no_cut, an_announcement_is_not_seen_at_once,
-    the_range_of_a_kept_lane_is_seen_late, unlinked_is_freed_without_a_look_at_announcements,
-    what_a_dead_writer_left_is_not_zeroed, what_the_dead_had_open_stays_open,
+    the_count_is_looked_at_too_early, the_range_of_a_kept_lane_is_seen_late,
+    unlinked_is_freed_without_a_look_at_announcements, what_a_dead_writer_left_is_not_zeroed,
+    what_the_dead_had_open_stays_open, who_closes_looks_for_no_name, who_opens_looks_for_no_name,
 };
 use support::{caught, explored, explored_deaths, explored_deaths_deeper};
 
 /// Writers announce themselves in two ways.
 const WAYS: [Way; 2] = [Way::Claimed, Way::Kept];
+
+/// Open files are counted in two ways.
+const COUNTED: [open_files::Way; 2] = [open_files::Way::Locked, open_files::Way::InPlace];
 
 /// In the quick set a death at every so many-th step.
 const STRIDE: usize = 11;
@@ -91,11 +96,37 @@ fn two_open_files_never_share_a_slot() {
 
 #[test]
 fn an_unlinked_file_lives_as_long_as_it_is_open() {
-    explored("open beside unlink", |bounds| {
-        real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, false)
+    for way in COUNTED {
+        explored(&format!("open ({way:?}) beside unlink"), |bounds| {
+            real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, false, way)
+        });
+        explored(&format!("open and close ({way:?}) beside unlink"), |bounds| {
+            real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, true, way)
+        });
+    }
+}
+
+#[test]
+fn who_opens_and_looks_for_no_name_is_caught() {
+    use who_opens_looks_for_no_name::open_files as planted;
+    caught("taken apart while it is open", |bounds| {
+        planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, false, planted::Way::InPlace)
     });
-    explored("open and close beside unlink", |bounds| {
-        real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, true)
+}
+
+#[test]
+fn who_closes_and_looks_for_no_name_is_caught() {
+    use who_closes_looks_for_no_name::open_files as planted;
+    caught("nobody takes it apart", |bounds| {
+        planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, true, planted::Way::InPlace)
+    });
+}
+
+#[test]
+fn a_count_that_is_looked_at_before_the_name_is_gone_is_caught() {
+    use the_count_is_looked_at_too_early::open_files as planted;
+    caught("taken apart while it is open", |bounds| {
+        planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, None, false, planted::Way::InPlace)
     });
 }
 
@@ -122,9 +153,9 @@ fn a_writer_that_dies_behind_the_new_end_leaves_nothing_there() {
 
 #[test]
 fn who_dies_over_an_open_has_nothing_open() {
-    for closes in [false, true] {
-        explored_deaths("death over an open beside unlink", STRIDE, |bounds, step| {
-            real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), closes)
+    for (closes, way) in [(false, COUNTED[0]), (true, COUNTED[0]), (false, COUNTED[1]), (true, COUNTED[1])] {
+        explored_deaths(&format!("death over an open ({way:?}) beside unlink"), STRIDE, |bounds, step| {
+            real::open_files::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), closes, way)
         });
     }
 }
@@ -143,6 +174,8 @@ fn bytes_of_a_dead_writer_that_are_not_zeroed_are_caught() {
 fn an_open_file_of_the_dead_that_stays_open_is_caught() {
     use what_the_dead_had_open_stays_open::open_files as planted;
     caught("nobody has it open, and it is still there", |bounds| {
-        explore_deaths(STRIDE, |step| planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), false))
+        explore_deaths(STRIDE, |step| {
+            planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), false, planted::Way::Locked)
+        })
     });
 }

@@ -10,6 +10,7 @@
 //! beside the range from before sees one that spares nothing.
 
 use crate::Result;
+use crate::announcements::ONLY_WAITS;
 use crate::image;
 use crate::lane::{CLAIM, HAZARD, Lane, RANGE_END, RANGE_START, claim_of, free_claim};
 use crate::region::Region;
@@ -49,6 +50,12 @@ impl Region {
         self.word(announced.at + RANGE_START)?.store(start, Ordering::Release);
         self.word(announced.at + RANGE_END)?.store(end, Ordering::Release);
         Ok(Some(announced))
+    }
+
+    /// As [`Region::announce_in_place`], of the inode itself: its cell stays what it is, and none of its data is touched.
+    #[inline]
+    pub fn announce_inode_in_place(&self, inode: u64) -> Result<Option<InPlace<'_>>> {
+        self.announce_in_place(inode, ONLY_WAITS.0, ONLY_WAITS.1)
     }
 
     /// Takes the noted lane, unless somebody has it.

@@ -1,15 +1,18 @@
 //! The fear: who asks whether an open file is still held is taken for somebody who holds it, so that a seal is refused for a
-//! writer that is long dead; or a file that is held is closed because nobody saw that it was.
+//! writer that is long dead; or a file that is held is closed because nobody saw that it was; or one is sealed while somebody opens
+//! it to write.
 
 use lifeboat_fs::{Caller, FileSystem, OpenFile};
 use lifeboat_region::fd::BorrowedFd;
 use lifeboat_region::{Errno, tags};
+use lifeboat_testkit::report::note;
 use lifeboat_testkit::scratch::{ScratchRegion, this_user};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3000;
 
@@ -107,4 +110,35 @@ fn a_placeholder_opened_for_writing_only_is_held_too() {
     assert_eq!(files.region().is_tag_held(file.0, generation), Ok(Some(true)));
     drop(only);
     assert_eq!(files.region().is_tag_held(file.0, generation), Ok(Some(false)));
+}
+
+#[test]
+fn a_file_that_is_open_for_writing_has_no_seal() {
+    let region = ScratchRegion::new("sealed", 32 << 20);
+    let (files, other) = (region.attach(), region.attach());
+    let first = open(&files, b"file");
+    let inode = files.inode_of(first).expect("an inode");
+    files.close(first).expect("close");
+    let done = AtomicBool::new(false);
+    let (seals, refused) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let count = if other.seal(&caller(), inode).is_ok() { &seals } else { &refused };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(2);
+        let mut found = 0;
+        while Instant::now() < end {
+            let file = open(&files, b"file");
+            found += files.stat(inode).expect("attributes").sealed as u32;
+            files.close(file).expect("close");
+        }
+        done.store(true, Ordering::Relaxed);
+        let (seals, refused) = (seals.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
+        note("seals", &format!("{seals} beside a writer, {refused} refused"));
+        assert_eq!(found, 0, "sealed while it was open for writing");
+        assert!(seals > 0 && refused > 0);
+    });
 }

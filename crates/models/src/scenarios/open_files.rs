@@ -37,6 +37,22 @@ pub fn two_open_files_never_share_a_slot(bounds: Bounds) -> Explored {
     })
 }
 
+/// How open files are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Under the inode's lock.
+    Locked,
+    /// Without it, announced in a lane that was kept before.
+    InPlace,
+}
+
+fn prepare(opener: Option<&FileSystem>, way: Way) {
+    if way == Way::InPlace {
+        // It may die over it, too.
+        let _ = opener.map(|files| files.keep_lane());
+    }
+}
+
 /// Takes the file's only name, as unlinking ends.
 fn unlink(files: &FileSystem) -> Result<()> {
     let lane = files.lane()?;
@@ -52,10 +68,16 @@ fn exists(files: &FileSystem) -> Result<bool> {
 
 /// One process opens the file (and may die at `step`), the other unlinks it. Who has it open has it, and when nobody has
 /// it any more it is gone.
-pub fn an_unlinked_file_lives_as_long_as_it_is_open(bounds: Bounds, step: Option<u32>, closes: bool) -> Explored {
+pub fn an_unlinked_file_lives_as_long_as_it_is_open(
+    bounds: Bounds,
+    step: Option<u32>,
+    closes: bool,
+    way: Way,
+) -> Explored {
     explore(bounds, &one_file(8, 1), move |world: &World| {
         let [observer, opener, unlinker] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
         let (Some(observer), Some(unlinker)) = (observer, unlinker) else { return };
+        prepare(opener.as_ref(), way);
         world.start();
         let opener = spawn(move || {
             let answer = opener.as_ref().and_then(|files| {
@@ -80,6 +102,9 @@ pub fn an_unlinked_file_lives_as_long_as_it_is_open(bounds: Bounds, step: Option
             assert!(matches!(answer, None | Some(Ok(_)) | Some(Err(Errno::STALE))), "{answer:?}");
             if still_open {
                 assert_eq!(open_now, Ok(true), "taken apart while it is open");
+            }
+            if closes && matches!(answer, Some(Ok(_))) {
+                assert_eq!(open_now, Ok(false), "closed and without a name, and nobody takes it apart");
             }
         }
         // Now nobody has it any more.
