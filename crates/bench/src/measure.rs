@@ -7,6 +7,8 @@ use serde::Serialize;
 pub enum Place {
     /// Below the mount of `lifeboat exec`, with the interception library.
     Mount,
+    /// The same with `--checksums-at-seal`.
+    AtSeal,
     /// In the region, by the calls of the file system itself.
     Inner,
     /// A tmpfs with pages of 4 KiB.
@@ -24,6 +26,7 @@ impl Place {
     pub fn name(self) -> &'static str {
         match self {
             Place::Mount => "Lifeboat",
+            Place::AtSeal => "Lifeboat, checksums at seal",
             Place::Inner => "Lifeboat, linked in",
             Place::Tmpfs => "tmpfs",
             Place::TmpfsHuge => "tmpfs huge=always",
@@ -112,7 +115,7 @@ pub struct Measure {
 }
 
 use Goal::{AtMost, Beside, More, Times};
-use Place::{Bare, Disk, Inner, Mount, Tmpfs, TmpfsHuge};
+use Place::{AtSeal, Bare, Disk, Inner, Mount, Tmpfs, TmpfsHuge};
 use Unit::{Bytes, Operations, Share};
 
 /// All questions, in the order of the report.
@@ -139,6 +142,20 @@ pub const MEASURES: &[Measure] = &[
             Times(arm(Bare, "copy"), 0.85, None),
             Beside(arm(Bare, "copy-checksum")),
         ],
+    },
+    Measure {
+        name: "write-first-at-seal",
+        what: "the first of these without checksums, which are made at seal",
+        unit: Bytes,
+        ours: first(AtSeal, "write-new-1m"),
+        goals: &[Times(arm(Tmpfs, "write-new-1m"), 4.0, None)],
+    },
+    Measure {
+        name: "write-over-at-seal",
+        what: "the second without checksums, which are made at seal",
+        unit: Bytes,
+        ours: arm(AtSeal, "write-over-1m"),
+        goals: &[Times(arm(Tmpfs, "write-over-1m"), 3.0, None), Times(arm(Bare, "copy"), 0.95, None)],
     },
     Measure {
         name: "write-4k-new",

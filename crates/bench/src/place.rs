@@ -145,14 +145,17 @@ impl Ground {
     /// The command of a worker.
     pub fn worker(&self, arm: &Arm, bytes: usize, operations: usize) -> Command {
         let folder = match arm.place {
-            Place::Mount => self.mount(),
+            Place::Mount | Place::AtSeal => self.mount(),
             Place::Tmpfs | Place::Bare | Place::Inner => self.folder.join("tmpfs"),
             Place::TmpfsHuge => self.folder.join("huge"),
             Place::Disk => self.disk.clone().unwrap_or_default(),
         };
         let mut command = match arm.place {
-            Place::Mount => {
+            Place::Mount | Place::AtSeal => {
                 let mut command = self.command(&["exec", "--name", REGION, "--claims", "none"]);
+                if arm.place == Place::AtSeal {
+                    command.arg("--checksums-at-seal");
+                }
                 command.arg("--place").arg(self.regions()).arg("--mount").arg(&folder).arg("--");
                 command.arg(&self.wanted.program);
                 command

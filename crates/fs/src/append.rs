@@ -182,17 +182,16 @@ impl FileSystem {
             let here = (end - at).min(EXTENT - at % EXTENT);
             let slot = self.find_slot(inode, at / EXTENT)?.ok_or(Errno::UCLEAN)?;
             let target = Target::decode(region.load(slot.map_at)?)?;
-            let claim =
-                checksum::before_write(region, slot.checksum_at, lane.index(), (at % EXTENT) as u32, here as u32)?;
-            let mut crc = claim.as_ref().map_or(0, |claim| claim.crc);
+            let claimant = self.claimant(lane.index());
+            let claim = checksum::before_write(region, slot.checksum_at, claimant, (at % EXTENT) as u32, here as u32)?;
+            let mut crc = claim.as_ref().map(|claim| claim.crc);
             let base = at - at % EXTENT;
             self.each_run(inode, target, at % EXTENT, here, |from, length, place| {
                 let place = place.ok_or(Errno::UCLEAN)?;
                 let offset = base + from - start;
-                crc = self.copy_piece(staged, offset, place, length, crc)?;
-                Ok(())
+                self.copy_piece(staged, offset, place, length, &mut crc)
             })?;
-            if let Some(claim) = claim {
+            if let (Some(claim), Some(crc)) = (claim, crc) {
                 claim.publish(region, crc, here as u32, MustFence::nothing())?;
             }
             at += here;
@@ -200,29 +199,36 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Copies `length` staged bytes, from the one at `offset`, to `place`; answers the CRC continued over them.
-    fn copy_piece(&self, staged: &Staged<'_>, offset: u64, place: u64, length: u64, crc: u32) -> Result<u32> {
+    /// Copies `length` staged bytes, from the one at `offset`, to `place`, and continues the CRC over them.
+    fn copy_piece(
+        &self,
+        staged: &Staged<'_>,
+        offset: u64,
+        place: u64,
+        length: u64,
+        crc: &mut Option<u32>,
+    ) -> Result<()> {
         let region = self.region();
         match staged {
             Staged::Stack(bytes) => {
                 let piece = bytes.get(offset as usize..(offset + length) as usize).ok_or(Errno::INVAL)?;
                 let source = UserSource::from_slice(piece);
-                let (fence, crc) = region.copy_in_checksum(place, &source, 0, piece.len(), crc)?;
-                fence.fence();
-                Ok(crc)
+                self.copy_and_sum(place, &source, 0, piece.len(), crc).map(MustFence::fence)
             }
             Staged::Units(units) => {
-                let (mut done, mut crc) = (0, crc);
+                let mut done = 0;
                 while done < length {
                     let from = offset + done;
                     let here = (length - done).min(EXTENT - from % EXTENT);
                     let unit = units.get((from / EXTENT) as usize).copied().flatten().ok_or(Errno::INVAL)?;
                     let source = unit.at + from % EXTENT;
                     region.copy_within(source, place + done, here as usize)?.fence();
-                    crc = region.checksum(source, here as usize, crc)?;
+                    if let Some(crc) = crc {
+                        *crc = region.checksum(source, here as usize, *crc)?;
+                    }
                     done += here;
                 }
-                Ok(crc)
+                Ok(())
             }
         }
     }

@@ -82,12 +82,12 @@ pub(crate) struct ChecksumClaim {
     pub(crate) crc: u32,
 }
 
-/// Prepares for a write of `length` bytes at `from` of an extent: a claim if it extends the extent's checksum, else the
-/// word is stale when this returns.
+/// Prepares for a write of `length` bytes at `from` of an extent: a claim for this lane if it extends the extent's checksum, else,
+/// and without a lane, the word is stale when this returns.
 pub(crate) fn before_write(
     region: &Region,
     at: u64,
-    lane: u32,
+    lane: Option<u32>,
     from: u32,
     length: u32,
 ) -> Result<Option<ChecksumClaim>> {
@@ -103,15 +103,16 @@ pub(crate) fn before_write(
         if now.state == State::Stale {
             return Ok(None);
         }
-        let next = if continues {
-            let claim = Checksum { state: State::Claimed, valid: from, crc: lane, end_to_end: false };
-            claim.encode()
-        } else {
-            Checksum::STALE.encode()
-        };
+        let claim = lane.filter(|_| continues).map(|lane| Checksum {
+            state: State::Claimed,
+            valid: from,
+            crc: lane,
+            end_to_end: false,
+        });
+        let next = claim.unwrap_or(Checksum::STALE).encode();
         if region.commit_exchange(at, word, next, MustFence::nothing())? {
             let crc = if from == 0 { 0 } else { now.crc };
-            return Ok(continues.then_some(ChecksumClaim { at, claimed: next, valid: from, crc }));
+            return Ok(claim.map(|_| ChecksumClaim { at, claimed: next, valid: from, crc }));
         }
     }
 }

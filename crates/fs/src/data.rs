@@ -17,7 +17,7 @@ use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::EXTENT;
 use lifeboat_region::owner::Kind;
 use lifeboat_region::space::Unit;
-use lifeboat_region::{DAMAGED, MustFence, process};
+use lifeboat_region::{DAMAGED, MustFence, UserSource, process};
 
 /// Extents filled in private before they are linked together.
 const PENDING: usize = 16;
@@ -25,7 +25,7 @@ const PENDING: usize = 16;
 struct Filled {
     extent: u64,
     unit: Unit,
-    crc: u32,
+    crc: Option<u32>,
 }
 
 /// Cuts of the file that a write begins anew for. A write that meets more of them counts as before the last one.
@@ -249,12 +249,9 @@ impl Write<'_, '_> {
             }
             other => other?,
         };
-        let mut crc = 0;
+        let mut crc = fs.sums_while_writing.then_some(0);
         let copied = source.take(EXTENT as usize, |piece, skip, length, done| {
-            let (fence, next) = fs.region().copy_in_checksum(unit.at + done, piece, skip, length, crc)?;
-            crc = next;
-            fence.fence();
-            Ok(())
+            fs.copy_and_sum(unit.at + done, piece, skip, length, &mut crc).map(MustFence::fence)
         });
         if let Err(error) = copied {
             self.lane.release(unit)?;
@@ -300,7 +297,8 @@ impl Write<'_, '_> {
         transaction.commit(MustFence::nothing())?;
         // No part of the transaction: from the commit on, writers without a lock may change the word.
         for (at, before, crc) in sums.into_iter().flatten() {
-            let sum = Checksum { state: State::Running, valid: EXTENT as u32, crc, end_to_end: false };
+            let running = |crc| Checksum { state: State::Running, valid: EXTENT as u32, crc, end_to_end: false };
+            let sum = crc.map_or(Checksum::STALE, running);
             fs.region().commit_exchange(at, before, sum.encode(), MustFence::nothing())?;
         }
         self.count = 0;
@@ -351,6 +349,26 @@ impl Write<'_, '_> {
 }
 
 impl FileSystem {
+    /// Who claims a checksum word while it writes: the lane of this number, unless checksums are made at seal.
+    pub(crate) fn claimant(&self, lane: u32) -> Option<u32> {
+        self.sums_while_writing.then_some(lane)
+    }
+
+    /// Copies bytes to a place, and continues a checksum over them if there is one.
+    pub(crate) fn copy_and_sum(
+        &self,
+        at: u64,
+        piece: &UserSource,
+        skip: usize,
+        length: usize,
+        crc: &mut Option<u32>,
+    ) -> Result<MustFence> {
+        let Some(sum) = crc else { return self.region().copy_in(at, piece, skip, length) };
+        let (fence, next) = self.region().copy_in_checksum(at, piece, skip, length, *sum)?;
+        *sum = next;
+        Ok(fence)
+    }
+
     /// Copies into places that the inode has, all in one extent; the lane of this number has announced it.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn copy_into(
@@ -364,20 +382,13 @@ impl FileSystem {
         source: &mut Source<'_, '_>,
     ) -> Result<()> {
         let region = self.region();
-        let claim = checksum::before_write(region, slot.checksum_at, lane, from as u32, length as u32)?;
+        let claim = checksum::before_write(region, slot.checksum_at, self.claimant(lane), from as u32, length as u32)?;
         let mut crc = claim.as_ref().map(|claim| claim.crc);
         let mut data = Some(MustFence::nothing());
         let copied = self.each_run(inode, target, from, length, |_, length, place| {
             let place = place.ok_or(Errno::STALE)?;
             source.take(length as usize, |piece, skip, here, done| {
-                let fence = match &mut crc {
-                    Some(crc) => {
-                        let (fence, next) = region.copy_in_checksum(place + done, piece, skip, here, *crc)?;
-                        *crc = next;
-                        fence
-                    }
-                    None => region.copy_in(place + done, piece, skip, here)?,
-                };
+                let fence = self.copy_and_sum(place + done, piece, skip, here, &mut crc)?;
                 data = Some(match data.take() {
                     Some(earlier) => earlier.and(fence),
                     None => fence,

@@ -26,6 +26,8 @@ pub struct FileSystem {
     /// Checks under way: what closes and recovers then leaves inodes without links alone, whose names a check counts first.
     pub(crate) checks: AtomicU32,
     pub(crate) claims: Option<Claims>,
+    /// Whether checksums are made while bytes are copied.
+    pub(crate) sums_while_writing: bool,
 }
 
 impl FileSystem {
@@ -97,7 +99,13 @@ impl FileSystem {
             process_locks: AtomicBool::new(false),
             checks: AtomicU32::new(0),
             claims: None,
+            sums_while_writing: true,
         }
+    }
+
+    /// The same, but what it writes gets its checksums when it is sealed: until then nobody notices a byte that changes.
+    pub fn with_sums_at_seal(self) -> FileSystem {
+        FileSystem { sums_while_writing: false, ..self }
     }
 
     /// The region.

@@ -200,3 +200,47 @@ fn a_file_that_was_large_and_begins_again_small_has_no_checksum_of_its_earlier_b
     let checked = check(&fs);
     assert!(checked.is_clean(), "{checked}");
 }
+
+#[test]
+fn checksums_that_are_made_at_seal_are_of_the_bytes_and_of_nothing_before() {
+    let scratch = ScratchRegion::new("at-seal", 64 << 20);
+    let (fs, summing) = (scratch.attach().with_sums_at_seal(), scratch.attach());
+    let mut model = pattern(500_000, 8);
+    // Whole extents and a part, over what has checksums, and small pieces, inside and at the end.
+    write(&fs, b"/file", &model);
+    write(&summing, b"/over", &pattern(450_000, 9));
+    write(&fs, b"/over", &model);
+    let log = fs.open(&ROOT, fs.root(), b"/file", WRONLY | APPEND, 0).unwrap();
+    let over = fs.open(&ROOT, fs.root(), b"/over", WRONLY, 0).unwrap();
+    for (number, length) in [(1, 100), (2, 60_000), (3, 5000)] {
+        let bytes = pattern(length, number);
+        let (end, inside) = (model.len() as u64, number * 70_000);
+        assert_eq!(fs.write(log, &[UserSource::from_slice(&bytes)], Position::Current), Ok(length));
+        assert_eq!(fs.write(over, &[UserSource::from_slice(&bytes)], Position::At(end)), Ok(length));
+        model.extend_from_slice(&bytes);
+        for file in [log, over] {
+            // An appending descriptor writes at the end wherever it is asked to.
+            let other = fs.open_inode(&ROOT, fs.inode_of(file).unwrap(), RDWR).unwrap();
+            assert_eq!(fs.write(other, &[UserSource::from_slice(&bytes)], Position::At(inside)), Ok(length));
+            fs.close(other).unwrap();
+        }
+        model[inside as usize..inside as usize + length].copy_from_slice(&bytes);
+    }
+    fs.close(log).unwrap();
+    fs.close(over).unwrap();
+    for path in [&b"/file"[..], b"/over"] {
+        assert!(read(&fs, path) == model);
+        let inode = resolve(&fs, path).unwrap();
+        let before = fs.verify(inode).unwrap();
+        assert_eq!((before.bad, before.end_to_end, before.as_of_seal), (0, 0, 0), "{before:?}");
+        fs.seal(&ROOT, inode).unwrap();
+        let after = summing.verify(inode).unwrap();
+        assert_eq!((after.bad, after.end_to_end, after.unknown), (0, 0, 0), "{after:?}");
+        assert_eq!(after.as_of_seal, model.len().div_ceil(65536) as u64);
+    }
+    // What begins anew with checksums has them.
+    write(&summing, b"/over", &model);
+    assert!(summing.verify(resolve(&fs, b"/over").unwrap()).unwrap().end_to_end > 0);
+    let checked = check(&fs);
+    assert!(checked.is_clean(), "{checked}");
+}

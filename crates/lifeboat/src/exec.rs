@@ -63,6 +63,9 @@ pub fn run(arguments: &ExecArguments) -> Result<(), Failure> {
     if arguments.guard {
         command.env("LIFEBOAT_GUARD", "1");
     }
+    if arguments.checksums_at_seal {
+        command.env("LIFEBOAT_CHECKSUMS", "seal");
+    }
     claiming.hand_on(&mut command);
     command.env("LD_PRELOAD", preload(env::var_os("LD_PRELOAD"), &library));
     // Everything opened here is closed by the kernel when the program starts.

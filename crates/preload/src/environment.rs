@@ -17,6 +17,8 @@ const KERNELS: &[u8] = b"LIFEBOAT_KERNELS=";
 const TRAP: &[u8] = b"LIFEBOAT_TRAP_RAW=";
 /// Whether sealed data is closed to stores of the program.
 const GUARD: &[u8] = b"LIFEBOAT_GUARD=";
+/// When checksums of what is written are made.
+const CHECKSUMS: &[u8] = b"LIFEBOAT_CHECKSUMS=";
 /// No longer value of either means anything.
 const SETTING_LONGEST: usize = 32;
 /// Where names are claimed that other nodes may want to write, too.
@@ -79,11 +81,17 @@ static KERNELS_TEXT: Text = Text::new();
 static TRAP_TEXT: Text = Text::new();
 static CLAIMS_TEXT: Text = Text::new();
 static GUARD_TEXT: Text = Text::new();
+static CHECKSUMS_TEXT: Text = Text::new();
 
-const SETTINGS_COUNT: usize = 4;
+const SETTINGS_COUNT: usize = 5;
 /// What is handed on where it is set.
-static SETTINGS: [(&[u8], &Text); SETTINGS_COUNT] =
-    [(KERNELS, &KERNELS_TEXT), (TRAP, &TRAP_TEXT), (CLAIMS, &CLAIMS_TEXT), (GUARD, &GUARD_TEXT)];
+static SETTINGS: [(&[u8], &Text); SETTINGS_COUNT] = [
+    (KERNELS, &KERNELS_TEXT),
+    (TRAP, &TRAP_TEXT),
+    (CLAIMS, &CLAIMS_TEXT),
+    (GUARD, &GUARD_TEXT),
+    (CHECKSUMS, &CHECKSUMS_TEXT),
+];
 
 /// What the environment says.
 pub enum Found {
@@ -118,6 +126,11 @@ pub fn traps() -> bool {
 /// Whether sealed data is to be closed to stores of the program.
 pub fn guards() -> bool {
     GUARD_TEXT.is_set() && GUARD_TEXT.value(GUARD) != b"0"
+}
+
+/// Whether checksums are made when data is sealed, and not while it is written.
+pub fn sums_at_seal() -> bool {
+    CHECKSUMS_TEXT.value(CHECKSUMS) == b"seal"
 }
 
 /// Folder in which names are claimed, if this node is not the only one.
@@ -179,6 +192,13 @@ pub fn read(environment: *const *const c_char) -> Found {
         && let Err(error) = tuning::limit_level_to(kernels)
     {
         message::say(format_args!("{error}, not '{}'; there is no limit", message::Shown(kernels)));
+    }
+    let checksums = CHECKSUMS_TEXT.value(CHECKSUMS);
+    if !matches!(checksums, b"" | b"write" | b"seal") {
+        message::say(format_args!(
+            "LIFEBOAT_CHECKSUMS is 'write' or 'seal', not '{}'; checksums are made while data is written",
+            message::Shown(checksums)
+        ));
     }
     Found::Mount
 }

@@ -232,7 +232,10 @@ fn attach_now() -> Result<()> {
         ));
         NOT_ATTACHED
     })?;
-    let file_system = claiming(file_system)?;
+    let mut file_system = claiming(file_system)?;
+    if environment::sums_at_seal() {
+        file_system = file_system.with_sums_at_seal();
+    }
     tags::use_folder(file_system.region()).map_err(|error| {
         let shown = message::Shown(directory);
         message::say(format_args!(

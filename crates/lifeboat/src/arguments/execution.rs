@@ -60,6 +60,9 @@ pub struct ExecArguments {
     /// Map sealed data read-only in the program, and close the region to it between calls where the processor has protection keys
     #[arg(long)]
     pub guard: bool,
+    /// Make checksums when data is sealed, and not while it is written: faster, and bytes that change before are not noticed
+    #[arg(long)]
+    pub checksums_at_seal: bool,
     /// Files that several nodes write.
     #[command(flatten)]
     pub claims: ClaimsArguments,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a line of the input sets, by its first byte.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "LIFEBOAT_REGION",
     "LIFEBOAT_MOUNT",
     "LIFEBOAT_CWD",
@@ -18,6 +18,7 @@ const NAMES: [&str; 8] = [
     "LIFEBOAT_GUARD",
     "LIFEBOAT_CLAIMS",
     "LIFEBOAT_UNKNOWN",
+    "LIFEBOAT_CHECKSUMS",
 ];
 const TEXT: &str = "kept\n";
 
