@@ -21,7 +21,7 @@ fn blocks(node: &Mounted, name: &str) -> (u64, u64) {
 /// Writes a file of five blocks by a program that another one starts; what is said by the library.
 fn write(node: &Mounted, name: &str, flags: &[&str], setting: Option<&str>) -> String {
     let prefix = node.prefix().to_str().expect("text");
-    let mut command = lifeboat(["exec", "--name", node.name(), "--mount", prefix]);
+    let mut command = lifeboat(["exec", "--name", node.name(), "--size", "16MiB", "--mount", prefix]);
     command.args(flags).arg("--");
     if let Some(setting) = setting {
         command.args(["env", &format!("LIFEBOAT_CHECKSUMS={setting}")]);

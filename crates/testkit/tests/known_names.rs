@@ -60,6 +60,15 @@ fn look(files: &FileSystem) -> i64 {
     }
 }
 
+/// Says that something has ended when it is dropped: also by a change that fails, or else who looks would look for ever.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Threads of two attachments look while one of them changes: what they find was not replaced before they began.
 fn never_older_than_the_question(label: &str, change: Change) {
     let _nothing_left = NoResidue::begin();
@@ -80,6 +89,7 @@ fn never_older_than_the_question(label: &str, change: Change) {
                 }
             });
         }
+        let _ended = Ending(&ended);
         let end = Instant::now() + duration();
         for stamp in 1.. {
             change(&attached[0], stamp);
@@ -88,7 +98,6 @@ fn never_older_than_the_question(label: &str, change: Change) {
                 break;
             }
         }
-        ended.store(true, Ordering::Relaxed);
     });
     note(label, &format!("{} changes, {} looks", published.into_inner(), looks.into_inner()));
     let checked = check(&attached[0]);
