@@ -24,6 +24,14 @@ use lifeboat_region::kept_lane::InPlace;
 /// What counts an open file less.
 pub(crate) const ONE_LESS: u64 = u64::MAX;
 
+/// How closing without the inode's lock went.
+pub(crate) enum ClosedInPlace {
+    /// It has to be done under the lock; nothing has changed.
+    No,
+    /// The slot is given up; what became of the rest.
+    Yes(Result<()>),
+}
+
 impl FileSystem {
     /// Counts an open file more (1) or less ([`ONE_LESS`]). A full fence.
     pub(crate) fn count_opens(&self, inode: InodeId, change: u64) -> Result<()> {
@@ -52,30 +60,41 @@ impl FileSystem {
     }
 
     /// Closes the open file in the slot at `at`, whose state word is `live`, and which is an open file of this inode: `after` is what the
-    /// slot's state word becomes. False when it has to be done under the inode's lock; then nothing has changed.
-    pub(crate) fn close_in_place(&self, file: OpenFile, inode: InodeId, live: u64, after: u64) -> Result<bool> {
-        let Some(announced) = self.announce_opening(inode)? else { return Ok(false) };
+    /// slot's state word becomes. An error leaves the slot to somebody else.
+    pub(crate) fn close_in_place(
+        &self,
+        file: OpenFile,
+        inode: InodeId,
+        live: u64,
+        after: u64,
+    ) -> Result<ClosedInPlace> {
+        let Some(announced) = self.announce_opening(inode)? else { return Ok(ClosedInPlace::No) };
         if self.validate(inode).is_err() {
-            return Ok(false);
+            return Ok(ClosedInPlace::No);
         }
         if !self.give_slot_up(file, live, after)? {
             return Err(Errno::BADF);
         }
+        Ok(ClosedInPlace::Yes(self.end_of_open(announced, file, inode, generation(live))))
+    }
+
+    /// What is left to do when the slot is given up.
+    fn end_of_open(&self, announced: InPlace<'_>, file: OpenFile, inode: InodeId, which: u16) -> Result<()> {
         self.count_opens(inode, ONE_LESS)?;
         let is_over = self.links(inode).is_ok_and(|links| links != 0)
             && self.field(inode, inode::LOCK) == Ok(0)
             && self.has_file_locks(inode) == Ok(false);
         if is_over {
-            return Ok(true);
+            return Ok(());
         }
         let lane = self.lane()?;
         match self.lock_inode(&lane, inode) {
-            Err(Errno::STALE) => return Ok(true),
+            Err(Errno::STALE) => return Ok(()),
             other => other?,
         }
         drop(announced);
-        self.remove_locks_of_open_file(&lane, inode, file.0, generation(live))?;
-        self.release_if_unused(&lane, inode).map(|()| true)
+        self.remove_locks_of_open_file(&lane, inode, file.0, which)?;
+        self.release_if_unused(&lane, inode)
     }
 
     fn announce_opening(&self, inode: InodeId) -> Result<Option<InPlace<'_>>> {

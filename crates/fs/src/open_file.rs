@@ -14,11 +14,12 @@
 
 use crate::file_system::FileSystem;
 use crate::inode::InodeId;
-use crate::open_count::ONE_LESS;
+use crate::open_count::{ClosedInPlace, ONE_LESS};
 use crate::{Errno, Result};
 use core::sync::atomic::Ordering;
 use lifeboat_region::MustFence;
 use lifeboat_region::image::{self, Image};
+use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::OPEN_FILE;
 use rustix::fs::OFlags;
 
@@ -305,7 +306,7 @@ impl FileSystem {
     }
 
     /// As [`FileSystem::close`], but keeps the slot with its generation for [`FileSystem::open_with`], until [`FileSystem::free_kept`]. False
-    /// when the slot is not kept: the inode has no name, or numbers may come to be short.
+    /// when the slot is not kept: another process opened the file, or numbers may come to be short. An error keeps nothing.
     pub fn close_and_keep(&self, file: OpenFile) -> Result<bool> {
         let word = self.region().load(self.live(file)?)?;
         // The other half is for those who keep nothing.
@@ -335,21 +336,31 @@ impl FileSystem {
         }
         let me = image::own(self.region())?;
         let wanted = if opener(word) == me { wanted } else { Slot::Free };
-        if wait
-            && let Ok(inode) = self.slot_inode(at)
-            && self.close_in_place(file, inode, word, wanted.word_after(word))?
-        {
-            return Ok(wanted);
+        if wait && let Ok(inode) = self.slot_inode(at) {
+            match self.close_in_place(file, inode, word, wanted.word_after(word))? {
+                ClosedInPlace::No => {}
+                ClosedInPlace::Yes(end) => return self.kept_unless_failed(file, wanted, end),
+            }
         }
+        // Before the slot says that it is being closed: without a lane it stays open.
+        let lane = self.lane()?;
         let closing = state_word(CLOSING, me, generation(word));
         if !self.region().commit_exchange(at, word, closing, MustFence::nothing())? {
             return Err(Errno::BADF);
         }
-        let slot = self.finish_close(file, at, closing, wait, wanted)?;
+        let slot = self.finish_close(&lane, file, closing, wait, wanted)?;
         if slot == Slot::Open {
             self.region().commit(at, word, MustFence::nothing())?;
         }
         Ok(slot)
+    }
+
+    /// The slot, given up by this thread, is `wanted`; but nobody keeps it for a call that fails.
+    fn kept_unless_failed(&self, file: OpenFile, wanted: Slot, end: Result<()>) -> Result<Slot> {
+        if end.is_err() && wanted == Slot::Kept {
+            self.free_kept(file)?;
+        }
+        end.map(|()| wanted)
     }
 
     /// The slot of an open file, with this state word, becomes what `after` says. False when somebody else was faster.
@@ -362,18 +373,17 @@ impl FileSystem {
         Ok(won)
     }
 
-    fn finish_close(&self, file: OpenFile, at: u64, closing: u64, wait: bool, wanted: Slot) -> Result<Slot> {
-        let lane = self.lane()?;
+    fn finish_close(&self, lane: &Lane<'_>, file: OpenFile, closing: u64, wait: bool, wanted: Slot) -> Result<Slot> {
         let locked = self
-            .slot_inode(at)
-            .and_then(|inode| self.lock_inode_if(&lane, inode, wait).map(|locked| locked.then_some(inode)));
+            .slot_inode(self.open_file_at(file)?)
+            .and_then(|inode| self.lock_inode_if(lane, inode, wait).map(|locked| locked.then_some(inode)));
         match locked {
             Ok(None) => Ok(Slot::Open),
             Ok(Some(inode)) => {
-                self.remove_locks_of_open_file(&lane, inode, file.0, generation(closing))?;
+                self.remove_locks_of_open_file(lane, inode, file.0, generation(closing))?;
                 self.give_slot_up(file, closing, wanted.word_after(closing))?;
                 self.count_opens(inode, ONE_LESS)?;
-                self.release_if_unused(&lane, inode).map(|()| wanted)
+                self.kept_unless_failed(file, wanted, self.release_if_unused(lane, inode))
             }
             Err(error) => {
                 self.give_slot_up(file, closing, Slot::Free.word_after(closing))?;

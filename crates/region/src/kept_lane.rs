@@ -1,4 +1,4 @@
-//! Lanes that an image keeps claimed, for writes that need nothing of a lane but its announcement.
+//! Lanes that an image keeps claimed, for what needs nothing of a lane but its announcement: small writes, and counting open files.
 //!
 //! To claim a lane, to announce, and to give the lane back costs more than to copy a few bytes. So an image keeps a few lanes:
 //! one exchange of the hazard word of such a lane, from zero to the inode, takes it among the threads of the image and

@@ -1,7 +1,8 @@
 //! The fear: what the library keeps of a file that was closed, so that the next one is opened sooner, holds that file or its space, is
 //! taken for what the program put in its place, or shows through.
 
-use lifeboat_fs::{Caller, Errno, FileSystem, OpenFile};
+use lifeboat_fs::{Caller, Errno, FileSystem, LOCK_TO_END, LockClass, LockRequest, OpenFile};
+use lifeboat_region::lane::Lane;
 use lifeboat_testkit::command::{Mounted, limited};
 use lifeboat_testkit::programs::compile;
 use lifeboat_testkit::report::note;
@@ -65,6 +66,27 @@ fn a_number_that_is_kept_names_no_file_and_is_nobody_elses() {
     assert_ne!(open(&files, "other8", Some(kept)), kept, "what is not kept any more is used");
     assert!((0..1024).map(|_| open(&other, "other9", None)).any(|file| file == kept), "the number does not come back");
     assert_ne!(other.generation_of(kept), generation);
+}
+
+#[test]
+fn a_close_that_fails_keeps_no_number() {
+    let region = ScratchRegion::new("kept", 32 << 20);
+    let (files, other) = (region.attach(), region.attach());
+    let all_lanes = || std::iter::from_fn(|| Lane::claim(other.region()).ok()).collect::<Vec<_>>();
+    // Before anything is announced without a lane of its own: it stays open.
+    let first = open(&files, "file", None);
+    let lanes = all_lanes();
+    assert_eq!(files.close_and_keep(first), Err(Errno::NOLCK));
+    assert!(files.inode_of(first).is_ok());
+    drop(lanes);
+    // And when it is closed before it is known that its lock needs a lane.
+    let kept = open(&files, "file", None);
+    let lock = LockRequest { class: LockClass::Whole, exclusive: true, start: 0, end: LOCK_TO_END };
+    files.lock_file(kept, &lock, false).expect("a lock");
+    let lanes = all_lanes();
+    assert_eq!(files.close_and_keep(kept), Err(Errno::NOLCK));
+    drop(lanes);
+    assert!((0..1024).any(|_| open(&other, "other", None) == kept), "the number does not come back");
 }
 
 #[test]

@@ -28,8 +28,8 @@ fn ask(lines: &[CacheLine], number: u64) {
     assert!(found.is_none_or(|found| found == value), "look-up {number} has the answer {found:?}");
 }
 
-/// A thread keeps an answer while another asks for it, and for one whose place it may take.
-pub fn answers_are_whole(bounds: Bounds) -> Explored {
+/// A thread keeps an answer while another does something else; `after`: when both have.
+fn beside_a_writer(bounds: Bounds, other: fn(&[CacheLine]), after: fn(&[CacheLine])) -> Explored {
     explore(bounds, &Initial::new(), move |world: &World| {
         let lines = full_lines();
         world.start();
@@ -37,25 +37,19 @@ pub fn answers_are_whole(bounds: Bounds) -> Explored {
             let lines = lines.clone();
             spawn(move || note(&lines, 3))
         };
-        ask(&lines, 3);
-        ask(&lines, 1);
+        other(&lines);
         writer.join().expect("the writer");
         world.end();
+        after(&lines);
     })
+}
+
+/// A thread keeps an answer while another asks for it, and for one whose place it may take.
+pub fn answers_are_whole(bounds: Bounds) -> Explored {
+    beside_a_writer(bounds, |lines| [3, 1].into_iter().for_each(|number| ask(lines, number)), |_| ())
 }
 
 /// Two threads keep an answer each at once.
 pub fn two_answers_at_once(bounds: Bounds) -> Explored {
-    explore(bounds, &Initial::new(), move |world: &World| {
-        let lines = full_lines();
-        world.start();
-        let writer = {
-            let lines = lines.clone();
-            spawn(move || note(&lines, 3))
-        };
-        note(&lines, 4);
-        writer.join().expect("the writer");
-        world.end();
-        (1..=4).for_each(|number| ask(&lines, number));
-    })
+    beside_a_writer(bounds, |lines| note(lines, 4), |lines| (1..=4).for_each(|number| ask(lines, number)))
 }
