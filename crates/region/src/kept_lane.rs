@@ -91,7 +91,7 @@ impl Region {
             let _ = place.compare_exchange(0, REFUSED, Ordering::AcqRel, Ordering::Relaxed);
             return Ok(());
         }
-        lane.empty_range()?;
+        lane.empty_header()?;
         let noted = note(lane.index(), lane.generation());
         if place.compare_exchange(0, noted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             core::mem::forget(lane);

@@ -178,10 +178,15 @@ impl<'r> Lane<'r> {
         self.generation
     }
 
-    /// For a lane that is kept: see `kept_lane`.
-    pub(crate) fn empty_range(&self) -> Result<()> {
-        self.note(RANGE_START, 0)?;
-        self.note(RANGE_END, 0)
+    /// For a lane that is kept (see `kept_lane`): an operation empties what it fills, and this one will fill nothing but hazard and
+    /// range, so what damage left in the other words would stay as long as it is kept, and be met when it is not.
+    pub(crate) fn empty_header(&self) -> Result<()> {
+        for field in (CLAIM + 8..LANE_HEADER).step_by(8) {
+            if self.region.load(self.at + field)? != 0 {
+                self.note(field, 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// The touch announced is over.
