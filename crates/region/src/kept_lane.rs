@@ -20,8 +20,9 @@ use core::sync::atomic::{Ordering, fence};
 /// How many lanes an image keeps at most: threads that write at once each find one, mostly.
 pub(crate) const KEPT: usize = 4;
 
-/// A hazard of no inode: the lane is being given up.
-const NOBODYS: u64 = u64::MAX;
+/// A hazard of no inode: the lane is being given up. It stays in a free lane when who gives it up dies between his last two stores; whoever
+/// uses the lane next takes it away.
+pub const NOBODYS: u64 = u64::MAX;
 
 /// In place of a note: there is no lane to keep, and none is asked for again. (The number is that of no lane.)
 const REFUSED: u64 = 1 << 63;

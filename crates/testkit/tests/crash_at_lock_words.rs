@@ -3,6 +3,7 @@
 //! Each case damages a copy of a region; a child process attaches it, reads all, checks, and makes a file. It must end by
 //! itself, with an error in words where something is wrong, never by a signal.
 
+use lifeboat_region::kept_lane::NOBODYS;
 use lifeboat_region::layout::{CELL, RENAME_LOCK, SUPERBLOCK, SWEEP_LOCK};
 use lifeboat_region::superblock::ENCODED;
 use lifeboat_testkit::child::{self, Role, report, setting};
@@ -270,6 +271,29 @@ fn one_flipped_bit_in_a_lock_word_loses_nothing_and_can_be_repaired() {
         }
     }
     note("locks", &format!("{usable} flipped bits without effect, {repaired} named by the check and repaired"));
+}
+
+/// Met by kills of `detach` between its second and third store (`cargo xtask steps --full --only detach`, seed 5).
+#[test]
+fn a_lane_that_its_owner_died_over_giving_up_is_no_damage() {
+    let _nothing_left = NoResidue::begin();
+    let victim = Victim::new("given-up");
+    let files = victim.region.attach();
+    for lane in 0..files.region().geometry().lanes as u32 {
+        let at = files.region().lane_at(lane).expect("a lane");
+        let claimed = files.region().load(at).expect("a word") & 1 != 0;
+        if !claimed {
+            victim.file.write_at(&NOBODYS.to_le_bytes(), at + 32).expect("a hazard");
+        }
+    }
+    drop(files);
+    let files = victim.region.attach();
+    assert!(check(&files).is_clean(), "{}", check(&files));
+    let volume = RegionVolume::over(&files, b"").expect("the root");
+    assert_eq!(use_it(&volume), Ok(()));
+    drop(files);
+    let files = victim.region.attach();
+    assert!(check(&files).is_clean(), "after use: {}", check(&files));
 }
 
 #[test]

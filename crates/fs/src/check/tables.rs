@@ -3,6 +3,7 @@
 
 use super::{Fault, Remedy, Walk};
 use crate::Result;
+use lifeboat_region::kept_lane::NOBODYS;
 use lifeboat_region::layout::{
     FILE_LOCK, FILE_LOCK_HIGH_WATER, FILE_LOCK_WAITS, IMAGE, LANE, LANE_HIGH_WATER, OPEN_FILE, PIN, RENAME_LOCK,
     SWEEP_LOCK,
@@ -84,11 +85,12 @@ impl Walk<'_> {
         if !self.alone || (claim & 1 != 0 && self.is_own(claim >> 32 & 0xffff, claim >> 48)?) {
             return Ok(());
         }
-        // Of a free lane nothing but the claim's generation, the range and what a task was about may be left.
+        // Of a free lane nothing but the claim's generation, the range, what a task was about, and that it was being given up may
+        // be left.
         let left = claim & 1 != 0
             || region.load(at + 8)? != 0
             || region.load(at + 24)? != 0
-            || region.load(at + 32)? != 0
+            || !matches!(region.load(at + 32)?, 0 | NOBODYS)
             || (8..14).any(|word| region.load(at + word * 8) != Ok(0));
         if left {
             self.find(Fault::Lane(at), Remedy::Free, |fs| {
