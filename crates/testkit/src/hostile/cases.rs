@@ -3,7 +3,7 @@
 
 use super::places::{Place, byte_at, total};
 use super::population::{Node, Population, SIZE};
-use super::verdict::{Reading, read_all, use_it};
+use super::verdict::{Reading, is_found_by_number, read_all, use_it};
 use crate::random::Random;
 use crate::scratch::attach;
 use lifeboat_fs::{FileSystem, Finding, check, repair};
@@ -271,8 +271,13 @@ impl Judged {
                 (true, false) => self.tally.mended += 1,
                 (false, _) => self.tally.named += 1,
             }
-            if left.is_empty() && !after.errors.is_empty() {
-                let error = after.errors.iter().next();
+            // Of several faults one may have taken a name, and another all that said what it was.
+            let error = after.errors.iter().find(|(name, error)| {
+                case.one_bit
+                    || **error != libc::ENOENT
+                    || population.names.get(*name).is_none_or(|node| !is_found_by_number(&files, node))
+            });
+            if left.is_empty() && error.is_some() {
                 self.fault(format!("errors after a repair that left nothing: {error:?}; it had found {found:?}"));
             }
         } else if mended > 0 {

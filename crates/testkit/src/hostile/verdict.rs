@@ -53,6 +53,24 @@ pub fn read_all(files: &FileSystem, names: &BTreeMap<String, Node>) -> Reading {
     reading
 }
 
+/// Whether a file or link that has lost its name, and all that said what it was called, is there by its number.
+pub fn is_found_by_number(files: &FileSystem, node: &Node) -> bool {
+    const PLACE: &str = "lost+found";
+    let Ok(volume) = RegionVolume::for_everything(files) else { return false };
+    let Ok(open) = volume.open(None, PLACE.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY, 0) else { return false };
+    let listed = volume.list(open).unwrap_or_default();
+    let _ = volume.close(open);
+    listed.iter().any(|(name, _)| {
+        let path = format!("{PLACE}/{}", String::from_utf8_lossy(name));
+        let found = match node {
+            Node::Directory => Ok(false),
+            Node::Link(target) => volume.readlink(None, path.as_bytes()).map(|found| found == *target),
+            Node::File(runs, size) => read_file(&volume, &path, runs, *size, &mut Reading::default()),
+        };
+        found == Ok(true)
+    })
+}
+
 fn read_directory(volume: &RegionVolume<'_>, path: &str, names: &BTreeMap<String, Node>) -> Result<bool, i32> {
     let open = volume.open(None, path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let listed = volume.list(open);
