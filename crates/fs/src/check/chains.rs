@@ -72,7 +72,7 @@ pub(super) enum Unlinked {
     Lost(InodeId, InodeId),
     /// The inode is called so there, by another entry: it got its name back.
     Replaced,
-    /// It is not whole, or its directory is not there.
+    /// It is not whole, its directory is not there, or another inode is called so.
     Unknown,
 }
 
@@ -260,8 +260,12 @@ impl Walk<'_> {
         let mut name = [0; NAME_LONGEST];
         let Ok((length, _, child)) = self.fs.entry(dir, unit.at, &mut name) else { return Ok(Unlinked::Unknown) };
         let found = self.fs.name(&name[..length as usize]).and_then(|name| self.fs.find(dir, &name));
-        let is_called_so = found.is_ok_and(|found| found.is_some_and(|found| found.child == child));
-        Ok(if is_called_so { Unlinked::Replaced } else { Unlinked::Lost(dir, child) })
+        Ok(match found {
+            Ok(Some(found)) if found.child == child => Unlinked::Replaced,
+            // What it was called is another's name by now.
+            Ok(Some(_)) => Unlinked::Unknown,
+            _ => Unlinked::Lost(dir, child),
+        })
     }
 
     /// The directory that an entry with this owner word belongs to.

@@ -1,5 +1,6 @@
 //! What inodes say of themselves, how much they have, and what nobody refers to.
 
+use super::chains::Unlinked;
 use super::{Fault, Lacking, Phase, Remedy, Walk};
 use crate::inode::{self, InodeId, links_of, links_word, size_of, size_word};
 use crate::{Errno, Result};
@@ -150,13 +151,9 @@ impl Walk<'_> {
         }
         let named = self.named.has_bit(number);
         let is_directory = self.fs.is_directory(inode)?;
-        let mut has = self.names.count(number) as u64;
-        if is_directory && named {
-            // `.` is a link; the root's `..` is one, too.
-            has += if inode == self.fs.root() { 2 } else { 1 };
-            if !self.is_below_root(inode)? {
-                self.name(Fault::Detached(number))?;
-            }
+        let has = self.links_met(inode)?;
+        if is_directory && named && !self.is_below_root(inode)? {
+            self.name(Fault::Detached(number))?;
         }
         let halves_say_none = word as u32 == 0 || (word >> 32) as u32 == u32::MAX;
         match said {
@@ -179,6 +176,18 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    /// How many links of an inode were met.
+    fn links_met(&self, inode: InodeId) -> Result<u64> {
+        let names = self.names.count(inode.number()) as u64;
+        // `.` is a link; the root's `..` is one, too.
+        let own = match self.named.has_bit(inode.number()) && self.fs.is_directory(inode)? {
+            true if inode == self.fs.root() => 2,
+            true => 1,
+            false => 0,
+        };
+        Ok(names + own)
     }
 
     /// Has it named when the walk is over, unless nobody can know how.
@@ -271,7 +280,21 @@ impl Walk<'_> {
             // What should refer to it is damaged, and named by itself.
             return Ok(());
         }
+        if unit.class == Class::Entry && self.is_wanted(unit, word)? {
+            // Its inode has been named, and gets it back.
+            return Ok(());
+        }
         self.find_word(fault, Remedy::Free, unit.owner_at, owner.freed().encode())
+    }
+
+    /// Whether an entry that nothing leads to is a name which its inode lacks.
+    fn is_wanted(&self, unit: &Unit, word: u64) -> Result<bool> {
+        let Unlinked::Lost(_, child) = self.unlinked_entry(unit, word)? else { return Ok(false) };
+        if self.fs.validate(child).is_err() {
+            return Ok(false);
+        }
+        let met = self.links_met(child)?;
+        Ok(self.fs.links(child).is_ok_and(|says| says > met))
     }
 
     /// Whether everything is known that could refer to a unit that nobody refers to and whose owner word does not say whose it is.

@@ -232,7 +232,7 @@ pub fn met_before(files: &FileSystem) -> Vec<Case> {
         let lanes = (0..8).map(|lane| files.region().lane_at(lane).expect("a lane"));
         let words = lanes.flat_map(|lane| (lane + first..lane + last).step_by(8));
         let garbage: Vec<(u64, u64)> = words.map(|at| (at, at.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-        found.push(case(&format!("free lanes note garbage: {what}"), &garbage));
+        found.push(case(format!("free lanes note garbage: {what}"), &garbage));
     }
     let links =
         |at: &u64| case("a file without a name has a time as its links", &[(*at + LINKS, word(*at + MODIFIED))]);
