@@ -1,6 +1,6 @@
 //! Which descriptors are ours: one table look-up per call, and what dup, fork and close do to it.
 
-use crate::{kept_tags, signals, state, tags};
+use crate::{kept_tags, sharing, signals, state, tags};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use lifeboat_fs::{Errno, FileSystem, OpenFile, Result};
@@ -12,12 +12,16 @@ use rustix::fs::{Mode, OFlags};
 const TABLE_SIZE: usize = 1 << 16;
 
 /// Open-file numbers are below this.
-pub const NUMBERS_MAX: u32 = SHARED - 1;
+pub const NUMBERS_MAX: u32 = UNSURE - 1;
 
 /// Some other descriptor, here or in another process, may be of the same open file.
 const SHARED: u32 = 1 << 31;
 
-/// 0: not ours; otherwise the open file's number + 1, and `SHARED`.
+/// Entered while a fork was under way: the kernel copies descriptors first and memory later, so in the child the descriptor may be
+/// another one, or none.
+const UNSURE: u32 = 1 << 30;
+
+/// 0: not ours; otherwise the open file's number + 1, `SHARED` and `UNSURE`.
 static TABLE: [AtomicU32; TABLE_SIZE] = [const { AtomicU32::new(0) }; TABLE_SIZE];
 
 /// How much of the table may be used: nothing before the environment was read.
@@ -35,8 +39,13 @@ pub struct Entry {
     pub shared: bool,
 }
 
+#[inline(always)]
+fn number_plus_one(value: u32) -> u32 {
+    value & !(SHARED | UNSURE)
+}
+
 fn decode(value: u32) -> Option<Entry> {
-    let number = (value & !SHARED).checked_sub(1)?;
+    let number = number_plus_one(value).checked_sub(1)?;
     Some(Entry { file: OpenFile(number), shared: value & SHARED != 0 })
 }
 
@@ -53,7 +62,7 @@ pub fn begin() {
 #[inline(always)]
 pub fn find(descriptor: libc::c_int) -> Option<OpenFile> {
     if (descriptor as u32) < LIMIT.load(Ordering::Relaxed) {
-        let number = (TABLE[descriptor as usize].load(Ordering::Relaxed) & !SHARED).checked_sub(1)?;
+        let number = number_plus_one(TABLE[descriptor as usize].load(Ordering::Relaxed)).checked_sub(1)?;
         return Some(OpenFile(number));
     }
     find_slowly(descriptor)
@@ -82,7 +91,9 @@ fn entry_of(descriptor: libc::c_int) -> Option<Entry> {
 /// Enters a descriptor that the kernel has just made.
 pub fn enter(descriptor: libc::c_int, entry: Entry) {
     if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
-        word.store(encode(entry), Ordering::Relaxed);
+        // Asked after the kernel made it: if no fork was announced by now, one that copies descriptors later copies this one.
+        let unsure = if sharing::is_forking() { UNSURE } else { 0 };
+        word.store(encode(entry) | unsure, Ordering::Relaxed);
         HIGHEST.fetch_max(descriptor + 1, Ordering::Relaxed);
     }
 }
@@ -105,6 +116,22 @@ pub fn mark_all_shared() {
     kept_tags::forget_all();
 }
 
+/// In the child of a fork: takes out of the table what another thread entered there while its parent forked, unless the kernel says
+/// that the descriptor is what the table says. What is taken out is the kernel's, and holds nothing of ours.
+pub fn forget_unsure() {
+    for (descriptor, word) in TABLE.iter().enumerate().take(HIGHEST.load(Ordering::Relaxed).max(0) as usize) {
+        let value = word.load(Ordering::Relaxed);
+        if value & UNSURE == 0 {
+            continue;
+        }
+        let is_so = decode(value).is_some_and(|entry| {
+            let generation = state::file_system().and_then(|file_system| file_system.generation_of(entry.file));
+            generation.is_ok_and(|generation| tags::holds(descriptor as libc::c_int, entry.file, generation))
+        });
+        word.store(if is_so { value & !UNSURE } else { 0 }, Ordering::Relaxed);
+    }
+}
+
 /// Another descriptor of the same open file may exist.
 pub fn mark_shared(descriptor: libc::c_int) {
     if let Some(word) = usize::try_from(descriptor).ok().and_then(|index| TABLE.get(index)) {
@@ -122,6 +149,7 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
     if state::borrows_memory() {
         return close_in_kernel(descriptor);
     }
+    let before = sharing::Moment::now();
     let entry = remove(descriptor).ok_or(Errno::BADF)?;
     end_process_locks(&file_system, entry);
     match entry {
@@ -135,7 +163,7 @@ pub fn close(descriptor: libc::c_int) -> Result<()> {
             }
             // In this order, because the number of an unheld tag may be given to another open file at any moment.
             let closed = match access {
-                Ok(access) => kept_tags::close(&file_system, entry.file, tag, access),
+                Ok(access) => kept_tags::close(&file_system, entry.file, (tag, access), before),
                 Err(_) => file_system.close(entry.file),
             };
             close_in_kernel(descriptor)?;

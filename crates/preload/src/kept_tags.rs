@@ -199,9 +199,13 @@ fn duplicate(index: usize, close_on_exec: bool) -> Option<OwnedFd> {
 }
 
 /// Closes an open file that this descriptor alone stands for, and keeps its placeholder and its number if it can. The descriptor is
-/// still to be closed.
-pub fn close(file_system: &FileSystem, file: OpenFile, descriptor: BorrowedFd<'_>, access: i32) -> Result<()> {
-    let before = sharing::Moment::now();
+/// still to be closed. `before`: when it was known that it alone does.
+pub fn close(
+    file_system: &FileSystem,
+    file: OpenFile,
+    (descriptor, access): (BorrowedFd<'_>, i32),
+    before: sharing::Moment,
+) -> Result<()> {
     let of_this = |word: u64| word & STATE == LENT && file_of(word) == file;
     let Some(taken) = take(of_this).or_else(|| begin(descriptor)) else { return file_system.close(file) };
     let closed = file_system.close_and_keep(file);

@@ -4,6 +4,9 @@
 //! nobody does. So whatever is open at the moment of a fork has to be marked as shared, also what another thread, or a handler
 //! of `pthread_atfork`, opens between our look at the table and the kernel's copy of it: a fork is announced before the look
 //! until it is over, and who opens looks for announcements after it has entered its descriptor. One of the two sees the other.
+//!
+//! The kernel copies descriptors first and memory later, so a child may find in its table what was opened, or closed and opened
+//! again, in between. What is entered while a fork is announced says so, and the child asks the kernel what it has there.
 
 use crate::{descriptors, kept_tags, state};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering, fence};
@@ -49,6 +52,12 @@ fn end() {
 
 fn own_thread() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+/// Whether a fork is announced.
+#[inline]
+pub fn is_forking() -> bool {
+    FORKS.load(Ordering::SeqCst) as u32 != 0
 }
 
 /// In the child of a fork: the threads that were forking beside it do not exist here, and its descriptors are its parent's, too.

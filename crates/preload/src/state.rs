@@ -169,6 +169,7 @@ pub fn after_fork() {
     if attached() {
         owner().store(0, Ordering::Relaxed);
         let _ = register_forked_child();
+        crate::descriptors::forget_unsure();
     }
 }
 

@@ -157,6 +157,31 @@ pub fn name_in_folder(shown: &[u8]) -> Option<&[u8]> {
     rest.strip_prefix(b"/")?.strip_prefix(FOLDER_NAME)?.strip_prefix(b"/")
 }
 
+/// Whether this very descriptor, and not another of the same tag, holds the open file of this generation.
+pub fn holds(descriptor: i32, file: OpenFile, generation: u16) -> bool {
+    behind(descriptor) == Some(file) && has_lock(descriptor, generation) == Ok(true)
+}
+
+/// Whether the open file description has the lock on the generation's byte, as the kernel shows it among other things.
+fn has_lock(descriptor: i32, generation: u16) -> Result<bool> {
+    let mut path = [0; 64];
+    let number = u64::try_from(descriptor).map_err(|_| Errno::BADF)?;
+    let length = lifeboat_region::process::decimal(b"/proc/self/fdinfo/", number, b"", &mut path);
+    let about = rustix::fs::open(&path[..length], OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut shown = [0; 1024];
+    let length = rustix::io::read(about, &mut shown)?;
+    Ok(shown[..length].split(|&byte| byte == b'\n').any(|line| is_lock_on(line, generation)))
+}
+
+/// A line such as `lock:  1: OFDLCK  ADVISORY  READ -1 00:1a:5 7 7`, with a tab after its first word.
+fn is_lock_on(line: &[u8], generation: u16) -> bool {
+    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let is_of_description = words.next() == Some(b"lock:") && words.any(|word| word == b"OFDLCK");
+    let mut from_the_end = words.rev().map(lifeboat_region::process::parse_decimal);
+    let (end, start) = (from_the_end.next().flatten(), from_the_end.next().flatten());
+    is_of_description && start == Some(u64::from(generation)) && end == start
+}
+
 /// The open file behind any descriptor of this process, asked of the kernel.
 pub fn behind(descriptor: i32) -> Option<OpenFile> {
     let mut shown = [0; crate::user::PATH_MAX];

@@ -7,13 +7,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUNDS = 300, NUMBERS = 40 };
+/* The kernel copies descriptors first, and memory some time later: the longer, the more there is. */
+enum { ROUNDS = 300, NUMBERS = 40, BALLAST = 128 << 20, SPINNERS = 3 };
 
 static int during = -1, failures;
 static atomic_int done, wanted;
@@ -71,6 +73,12 @@ static void *opener(void *unused) {
     return NULL;
 }
 
+/* Takes the processor from whoever forks. */
+static void *spinner(void *unused) {
+    while (!done) {}
+    return unused;
+}
+
 /* Nothing that the child has open may become another file. */
 static int stays_the_same(void) {
     struct stat before[NUMBERS], after;
@@ -84,14 +92,17 @@ static int stays_the_same(void) {
 }
 
 int main(int count, char **arguments) {
-    pthread_t thread;
+    pthread_t thread, spinners[SPINNERS];
     void *said;
-    if (count < 2 || chdir(arguments[1])) return 2;
+    char *ballast = malloc(BALLAST);
+    if (count < 2 || !ballast || chdir(arguments[1])) return 2;
+    memset(ballast, 1, BALLAST);
     int first = open("first", O_RDWR | O_CREAT, 0644);
     pthread_atfork(before_fork, NULL, NULL);
     in_a_handler(0);
     in_a_handler(1);
     MUST(pthread_create(&thread, NULL, opener, NULL) == 0);
+    for (int i = 0; i < SPINNERS; i++) MUST(pthread_create(&spinners[i], NULL, spinner, NULL) == 0);
     for (int round = 0; round < ROUNDS; round++) {
         pid_t child = fork();
         if (child == 0) _exit(stays_the_same());
@@ -99,6 +110,7 @@ int main(int count, char **arguments) {
     }
     done = 1;
     pthread_join(thread, &said);
+    for (int i = 0; i < SPINNERS; i++) pthread_join(spinners[i], NULL);
     if (said) failures++, fprintf(stderr, "%s\n", (char *)said);
     close(first);
     return failures != 0;
