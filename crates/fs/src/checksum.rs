@@ -60,7 +60,7 @@ impl Checksum {
         Ok(Checksum { state, valid, crc: (word >> 32) as u32, end_to_end: word & END_TO_END != 0 })
     }
 
-    pub(crate) fn encode(self) -> u64 {
+    pub(crate) const fn encode(self) -> u64 {
         let state = match self.state {
             State::None => return 0,
             State::Running => 1,
@@ -84,7 +84,20 @@ pub(crate) struct ChecksumClaim {
 
 /// Prepares for a write of `length` bytes at `from` of an extent: a claim for this lane if it extends the extent's checksum, else,
 /// and without a lane, the word is stale when this returns.
+#[inline]
 pub(crate) fn before_write(
+    region: &Region,
+    at: u64,
+    lane: Option<u32>,
+    from: u32,
+    length: u32,
+) -> Result<Option<ChecksumClaim>> {
+    // What is written here and there stays stale until it is sealed.
+    const STALE: u64 = Checksum::STALE.encode();
+    if region.load(at)? == STALE { Ok(None) } else { before_first_write(region, at, lane, from, length) }
+}
+
+fn before_first_write(
     region: &Region,
     at: u64,
     lane: Option<u32>,

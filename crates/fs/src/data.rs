@@ -69,6 +69,7 @@ struct Write<'w, 'r> {
 
 impl FileSystem {
     /// Writes `length` bytes at `offset`; short when space or the program's memory ends before.
+    #[inline(always)]
     pub(crate) fn write_range(
         &self,
         inode: InodeId,
@@ -86,6 +87,17 @@ impl FileSystem {
         if self.write_in_place(inode, source, offset, length) {
             return Ok(length);
         }
+        self.write_range_generally(inode, source, offset, length)
+    }
+
+    #[inline(never)]
+    fn write_range_generally(
+        &self,
+        inode: InodeId,
+        source: &mut Source<'_, '_>,
+        offset: u64,
+        length: u64,
+    ) -> Result<u64> {
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
         let whole = source.clone();
         let mut from = whole.clone();
@@ -381,30 +393,71 @@ impl FileSystem {
         length: u64,
         source: &mut Source<'_, '_>,
     ) -> Result<()> {
-        let region = self.region();
-        let claim = checksum::before_write(region, slot.checksum_at, self.claimant(lane), from as u32, length as u32)?;
-        let mut crc = claim.as_ref().map(|claim| claim.crc);
-        let mut data = Some(MustFence::nothing());
-        let copied = self.each_run(inode, target, from, length, |_, length, place| {
-            let place = place.ok_or(Errno::STALE)?;
-            source.take(length as usize, |piece, skip, here, done| {
-                let fence = self.copy_and_sum(place + done, piece, skip, here, &mut crc)?;
-                data = Some(match data.take() {
-                    Some(earlier) => earlier.and(fence),
-                    None => fence,
-                });
+        self.under_checksum(lane, slot.checksum_at, from, length, |crc| {
+            let mut data = MustFence::nothing();
+            let copied = self.each_run(inode, target, from, length, |_, length, place| {
+                let fence = self.copy_pieces(place.ok_or(Errno::STALE)?, length, source, crc)?;
+                data = core::mem::replace(&mut data, MustFence::nothing()).and(fence);
                 Ok(())
-            })
-        });
-        let data = data.take().unwrap_or(MustFence::nothing());
-        match (copied, claim, crc) {
-            (Ok(()), Some(claim), Some(crc)) => claim.publish(region, crc, length as u32, data),
-            (Ok(()), _, _) => {
+            });
+            copied.map(|()| data)
+        })
+    }
+
+    /// As [`FileSystem::copy_into`], to one place that is long enough.
+    #[inline]
+    pub(crate) fn copy_to(
+        &self,
+        lane: u32,
+        checksum_at: u64,
+        (place, from): (u64, u64),
+        length: u64,
+        source: &Source<'_, '_>,
+    ) -> Result<()> {
+        self.under_checksum(lane, checksum_at, from, length, |crc| match source.one_piece(length as usize) {
+            Some((piece, skip)) => self.copy_and_sum(place, piece, skip, length as usize, crc),
+            None => self.copy_pieces(place, length, &mut source.clone(), crc),
+        })
+    }
+
+    /// Copies the next `length` bytes of the source to a place.
+    fn copy_pieces(
+        &self,
+        place: u64,
+        length: u64,
+        source: &mut Source<'_, '_>,
+        crc: &mut Option<u32>,
+    ) -> Result<MustFence> {
+        let mut data = MustFence::nothing();
+        source.take(length as usize, |piece, skip, here, done| {
+            let fence = self.copy_and_sum(place + done, piece, skip, here, crc)?;
+            data = core::mem::replace(&mut data, MustFence::nothing()).and(fence);
+            Ok(())
+        })?;
+        Ok(data)
+    }
+
+    /// Does with a checksum word what belongs before and after `copy`, which changes `length` bytes at `from` of the word's extent.
+    /// (What a copy that failed leaves behind was fenced when it was dropped.)
+    #[inline(always)]
+    fn under_checksum(
+        &self,
+        lane: u32,
+        checksum_at: u64,
+        from: u64,
+        length: u64,
+        copy: impl FnOnce(&mut Option<u32>) -> Result<MustFence>,
+    ) -> Result<()> {
+        let region = self.region();
+        let claim = checksum::before_write(region, checksum_at, self.claimant(lane), from as u32, length as u32)?;
+        let mut crc = claim.as_ref().map(|claim| claim.crc);
+        match (copy(&mut crc), claim, crc) {
+            (Ok(data), Some(claim), Some(crc)) => claim.publish(region, crc, length as u32, data),
+            (Ok(data), _, _) => {
                 data.fence();
                 Ok(())
             }
             (Err(error), claim, _) => {
-                data.fence();
                 if let Some(claim) = claim {
                     claim.give_up(region)?;
                 }

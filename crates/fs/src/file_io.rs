@@ -85,6 +85,7 @@ impl FileSystem {
     }
 
     /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
+    #[inline]
     pub fn write(&self, file: OpenFile, from: &[UserSource<'_>], at: Position) -> Result<usize> {
         let (slot, flags, inode) = self.opened(file)?;
         if !writes(flags) {
@@ -93,16 +94,29 @@ impl FileSystem {
         let inode = inode?;
         let length = total(from)?;
         match self.write_bytes((slot, flags), inode, from, length, at) {
-            // As far as the program's memory goes.
-            Err(Errno::FAULT) => match readable(from) {
-                part if part > 0 && part < length => self.write_bytes((slot, flags), inode, from, part, at),
-                _ => Err(Errno::FAULT),
-            },
+            Err(Errno::FAULT) => self.write_readable((slot, flags), inode, from, length, at),
             written => written,
         }
     }
 
+    /// As far as the program's memory goes.
+    #[cold]
+    fn write_readable(
+        &self,
+        slot: (u64, OFlags),
+        inode: InodeId,
+        from: &[UserSource<'_>],
+        length: u64,
+        at: Position,
+    ) -> Result<usize> {
+        match readable(from) {
+            part if part > 0 && part < length => self.write_bytes(slot, inode, from, part, at),
+            _ => Err(Errno::FAULT),
+        }
+    }
+
     /// Writes the first `length` bytes of the pieces to the inode of the open file with this slot and these flags.
+    #[inline(always)]
     fn write_bytes(
         &self,
         (slot, flags): (u64, OFlags),
@@ -119,22 +133,18 @@ impl FileSystem {
             }
             return Ok(count as usize);
         }
-        let count = match at {
-            Position::At(offset) => self.write_range(inode, &mut source, offset, length)?,
-            Position::Current => self.write_current(slot, inode, &mut source, length)?,
-        };
-        Ok(count as usize)
-    }
-
-    fn write_current(&self, slot: u64, inode: InodeId, source: &mut Source<'_, '_>, length: u64) -> Result<u64> {
         let position = self.region().word(slot + OFFSET)?;
-        let offset = position.fetch_add(length, Ordering::AcqRel);
-        let outcome = self.write_range(inode, source, offset, length);
+        let offset = match at {
+            Position::At(offset) => offset,
+            // Reserved first, so that processes that share the offset write different bytes.
+            Position::Current => position.fetch_add(length, Ordering::AcqRel),
+        };
+        let outcome = self.write_range(inode, &mut source, offset, length);
         let count = *outcome.as_ref().unwrap_or(&0);
-        if count < length {
+        if at == Position::Current && count < length {
             let _ = position.compare_exchange(offset + length, offset + count, Ordering::AcqRel, Ordering::Relaxed);
         }
-        outcome
+        outcome.map(|count| count as usize)
     }
 
     /// Moves the offset. `whence`: 0 from the start, 1 from here, 2 from the end, 3 to data, 4 to a hole.

@@ -12,6 +12,7 @@ use lifeboat_region::announcements::{Announced, announced};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
+use lifeboat_region::place_cache::Words;
 use lifeboat_region::space::{self, Class, Unit};
 use lifeboat_region::{DAMAGED, MustFence};
 
@@ -25,48 +26,85 @@ pub(crate) struct Slot {
     pub(crate) checksum_at: u64,
 }
 
+/// A node of a file's map.
+fn node(words: &impl Words, inode: InodeId, at: u64, kind: Kind) -> Result<u64> {
+    space::expect(words, Class::Cell, at, kind, inode.number()).map(|_| at)
+}
+
+/// As [`FileSystem::find_slot`].
+pub(crate) fn find_slot(words: &impl Words, inode: InodeId, extent: u64) -> Result<Option<Slot>> {
+    let root_at = inode.at() + inode::ROOT;
+    let mut word = words.load(root_at)?;
+    let mut left = extent;
+    let mut expected = None;
+    for _ in 0..=HEIGHT_LARGEST + 1 {
+        match Target::decode(word)? {
+            Target::Index(node, height) if (1..=HEIGHT_LARGEST).contains(&height) => {
+                if expected.is_some_and(|expected| expected != height) {
+                    return Err(DAMAGED);
+                }
+                let child = left / span(height);
+                if child >= INDEX_WORDS {
+                    return Ok(None);
+                }
+                left %= span(height);
+                expected = Some(height - 1);
+                word = words.load(self::node(words, inode, node, Kind::Index)? + child * 8)?;
+            }
+            Target::Extents(node) => {
+                if left >= EXTENTS_PER_NODE {
+                    return Ok(None);
+                }
+                let at = self::node(words, inode, node, Kind::Extents)? + left * 16;
+                return Ok(Some(Slot { map_at: at, checksum_at: at + 8 }));
+            }
+            Target::Hole if expected.is_some() => return Ok(None),
+            Target::Hole | Target::Extent(_) | Target::Block(_) | Target::Blocks(_) if expected.is_none() => {
+                let checksum_at = inode.at() + inode::ROOT_CHECKSUM;
+                return Ok((extent == 0).then_some(Slot { map_at: root_at, checksum_at }));
+            }
+            _ => return Err(DAMAGED),
+        }
+    }
+    Err(DAMAGED)
+}
+
+/// As [`FileSystem::block_at`].
+pub(crate) fn block_at(words: &impl Words, inode: InodeId, target: Target, block: u64) -> Result<Option<u64>> {
+    let expect = |class, at| space::expect(words, class, at, Kind::Data, inode.number());
+    match target {
+        Target::Extent(at) => {
+            expect(Class::Extent, at)?;
+            Ok(Some(at + block * BLOCK))
+        }
+        Target::Block(at) if block == 0 => {
+            expect(Class::Block, at)?;
+            Ok(Some(at))
+        }
+        Target::Hole | Target::Block(_) => Ok(None),
+        Target::Blocks(node) => {
+            match Target::decode(words.load(self::node(words, inode, node, Kind::Blocks)? + block * 8)?)? {
+                Target::Hole => Ok(None),
+                Target::Block(at) => {
+                    expect(Class::Block, at)?;
+                    Ok(Some(at))
+                }
+                _ => Err(DAMAGED),
+            }
+        }
+        _ => Err(DAMAGED),
+    }
+}
+
 impl FileSystem {
-    /// A node of this file's map.
     fn node(&self, inode: InodeId, at: u64, kind: Kind) -> Result<u64> {
-        space::expect(self.region(), Class::Cell, at, kind, inode.number()).map(|_| at)
+        node(self.region(), inode, at, kind)
     }
 
     /// The words of an extent; `None` when no node covers it, which reads as a hole.
+    #[inline]
     pub(crate) fn find_slot(&self, inode: InodeId, extent: u64) -> Result<Option<Slot>> {
-        let root_at = inode.at() + inode::ROOT;
-        let mut word = self.region().load(root_at)?;
-        let mut left = extent;
-        let mut expected = None;
-        for _ in 0..=HEIGHT_LARGEST + 1 {
-            match Target::decode(word)? {
-                Target::Index(node, height) if (1..=HEIGHT_LARGEST).contains(&height) => {
-                    if expected.is_some_and(|expected| expected != height) {
-                        return Err(DAMAGED);
-                    }
-                    let child = left / span(height);
-                    if child >= INDEX_WORDS {
-                        return Ok(None);
-                    }
-                    left %= span(height);
-                    expected = Some(height - 1);
-                    word = self.region().load(self.node(inode, node, Kind::Index)? + child * 8)?;
-                }
-                Target::Extents(node) => {
-                    if left >= EXTENTS_PER_NODE {
-                        return Ok(None);
-                    }
-                    let at = self.node(inode, node, Kind::Extents)? + left * 16;
-                    return Ok(Some(Slot { map_at: at, checksum_at: at + 8 }));
-                }
-                Target::Hole if expected.is_some() => return Ok(None),
-                Target::Hole | Target::Extent(_) | Target::Block(_) | Target::Blocks(_) if expected.is_none() => {
-                    let checksum_at = inode.at() + inode::ROOT_CHECKSUM;
-                    return Ok((extent == 0).then_some(Slot { map_at: root_at, checksum_at }));
-                }
-                _ => return Err(DAMAGED),
-            }
-        }
-        Err(DAMAGED)
+        find_slot(self.region(), inode, extent)
     }
 
     /// The first extent at or after `from` that is not a hole.
@@ -191,31 +229,9 @@ impl FileSystem {
     }
 
     /// Where the block with number `block` of an extent lies; `None` in a hole.
+    #[inline]
     pub(crate) fn block_at(&self, inode: InodeId, target: Target, block: u64) -> Result<Option<u64>> {
-        let region = self.region();
-        let expect = |class, at| space::expect(region, class, at, Kind::Data, inode.number());
-        match target {
-            Target::Extent(at) => {
-                expect(Class::Extent, at)?;
-                Ok(Some(at + block * BLOCK))
-            }
-            Target::Block(at) if block == 0 => {
-                expect(Class::Block, at)?;
-                Ok(Some(at))
-            }
-            Target::Hole | Target::Block(_) => Ok(None),
-            Target::Blocks(node) => {
-                match Target::decode(region.load(self.node(inode, node, Kind::Blocks)? + block * 8)?)? {
-                    Target::Hole => Ok(None),
-                    Target::Block(at) => {
-                        expect(Class::Block, at)?;
-                        Ok(Some(at))
-                    }
-                    _ => Err(DAMAGED),
-                }
-            }
-            _ => Err(DAMAGED),
-        }
+        block_at(self.region(), inode, target, block)
     }
 
     /// Calls `piece(offset in the extent, length, offset in the region or None in a hole)` for the runs of

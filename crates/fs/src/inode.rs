@@ -6,6 +6,7 @@ use lifeboat_region::DAMAGED;
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::CELL;
 use lifeboat_region::owner::{Kind, Owner, State};
+use lifeboat_region::place_cache::Words;
 use lifeboat_region::space::{self, Class};
 
 /// Lock word.
@@ -136,6 +137,21 @@ pub(crate) fn gone(error: Errno) -> Errno {
     if error == Errno::STALE { Errno::NOENT } else { error }
 }
 
+/// As [`FileSystem::validate`].
+#[inline]
+pub(crate) fn validate(words: &impl Words, inode: InodeId) -> Result<()> {
+    let owner_at = space::find_owner(words, Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
+    let word = words.load(owner_at)?;
+    if Owner::is_inode(word, inode.number(), inode.generation()) {
+        return Ok(());
+    }
+    let owner = Owner::decode(word).ok_or(Errno::UCLEAN)?;
+    if owner.state != State::Live || owner.kind != Kind::Inode || owner.generation != inode.generation() {
+        return Err(Errno::STALE);
+    }
+    if owner.holder as u64 == inode.number() { Ok(()) } else { Err(DAMAGED) }
+}
+
 impl FileSystem {
     /// Word at byte `field` of the inode.
     pub(crate) fn field(&self, inode: InodeId, field: u64) -> Result<u64> {
@@ -144,16 +160,7 @@ impl FileSystem {
 
     /// Whether the inode exists; `STALE` when its cell holds something else by now.
     pub(crate) fn validate(&self, inode: InodeId) -> Result<()> {
-        let owner_at = space::find_owner(self.region(), Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
-        let word = self.region().load(owner_at)?;
-        if Owner::is_inode(word, inode.number(), inode.generation()) {
-            return Ok(());
-        }
-        let owner = Owner::decode(word).ok_or(Errno::UCLEAN)?;
-        if owner.state != State::Live || owner.kind != Kind::Inode || owner.generation != inode.generation() {
-            return Err(Errno::STALE);
-        }
-        if owner.holder as u64 == inode.number() { Ok(()) } else { Err(DAMAGED) }
+        validate(self.region(), inode)
     }
 
     /// As [`FileSystem::validate`]; `NOENT` when it is gone.

@@ -39,6 +39,13 @@ impl<'p, P: Length> Pieces<'p, P> {
         Pieces { pieces, skip: 0 }
     }
 
+    /// The piece that the next `length` bytes all lie in, and how much of it to skip; `None` when they lie in several.
+    #[inline]
+    pub(crate) fn one_piece(&self, length: usize) -> Option<(&'p P, usize)> {
+        let piece = self.pieces.first()?;
+        (piece.length() - self.skip >= length).then_some((piece, self.skip))
+    }
+
     /// Calls `copy(piece, skip, length, offset)` for the next `length` bytes.
     pub(crate) fn take(
         &mut self,

@@ -16,6 +16,7 @@ use crate::{Fault, MustFence, crc, machine, tuning};
 /// # Safety
 /// `dst` is memory that this process may change (or that cannot be touched), `src` any address, and the two do not
 /// overlap. Memory that cannot be touched ends the process unless a handler calls [`fault::handle`](crate::fault::handle).
+#[inline]
 pub unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<MustFence, Fault> {
     if len < tuning::STREAM_FROM.load(Ordering::Relaxed) {
         // SAFETY: the caller's promise, handed on.

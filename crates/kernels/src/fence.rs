@@ -13,6 +13,7 @@ pub struct MustFence(bool);
 
 impl MustFence {
     /// The token of ordinary stores, which need no fence: the neutral element of [`and`](MustFence::and).
+    #[inline]
     pub const fn nothing() -> MustFence {
         MustFence(false)
     }
@@ -24,6 +25,7 @@ impl MustFence {
     }
 
     /// One token for two copies: a single fence then serves both.
+    #[inline]
     pub fn and(mut self, mut other: MustFence) -> MustFence {
         let both = MustFence(self.0 | other.0);
         // Their duty has passed to `both`.
@@ -39,12 +41,14 @@ impl MustFence {
 
     /// Waits until all earlier non-temporal stores of this thread can be seen by everyone, if there were any; in every
     /// case keeps the compiler from moving stores across.
+    #[inline]
     pub fn fence(self) {
         drop(self);
     }
 }
 
 impl Drop for MustFence {
+    #[inline]
     fn drop(&mut self) {
         if self.0 {
             crate::machine::store_fence();

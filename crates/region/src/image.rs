@@ -78,6 +78,7 @@ pub fn attached(region: &Region, mut each: impl FnMut(Image, Holder)) -> Result<
 
 /// This process's image, taking a slot at the first call (also in a forked child). `NFILE` when all slots are held by
 /// images that live.
+#[inline]
 pub fn own(region: &Region) -> Result<Image> {
     let known = region.private.image.load(Ordering::Acquire);
     if known != 0 {

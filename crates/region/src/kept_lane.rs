@@ -13,6 +13,7 @@ use crate::Result;
 use crate::announcements::ONLY_WAITS;
 use crate::image;
 use crate::lane::{CLAIM, HAZARD, Lane, RANGE_END, RANGE_START, claim_of, free_claim};
+use crate::place_cache::{Answer, What, Witness};
 use crate::region::Region;
 use crate::thread_hint::thread_hint;
 use core::sync::atomic::{Ordering, fence};
@@ -24,12 +25,16 @@ pub(crate) const KEPT: usize = 4;
 /// uses the lane next takes it away.
 pub const NOBODYS: u64 = u64::MAX;
 
-/// In place of a note: there is no lane to keep, and none is asked for again. (The number is that of no lane.)
-const REFUSED: u64 = 1 << 63;
+/// In place of a note: there is no lane to keep, and none is asked for again. (No lane's claim lacks bit 0.)
+const REFUSED: u64 = NUMBER;
 
-/// A kept lane as this process notes it: its number plus one in bits 0..32, its generation in 32..48.
-fn note(index: u32, generation: u16) -> u64 {
-    (index as u64 + 1) | (generation as u64) << 32
+/// Of a note: the bits that say which lane it is; a claim has nothing there.
+const NUMBER: u64 = 0xfffe;
+
+/// A kept lane as this process notes it: its claim, and its number in bits 1..16. `None` for a number that has no room there.
+fn note(index: u32, claim: u64) -> Option<u64> {
+    let number = (index as u64) << 1;
+    (number & !NUMBER == 0 && claim & NUMBER == 0 && claim_of(claim).is_some()).then_some(claim | number)
 }
 
 /// An announcement in a kept lane; withdrawn when dropped.
@@ -37,6 +42,8 @@ pub struct InPlace<'r> {
     region: &'r Region,
     at: u64,
     index: u32,
+    /// Which of the kept lanes it is.
+    kept: usize,
 }
 
 impl Region {
@@ -44,10 +51,9 @@ impl Region {
     /// thread's lane is in use (a signal handler, another thread), or none is kept yet (see [`Region::keep`]).
     ///
     /// Who looks at announcements sees the inode from here on, but the range perhaps only after [`InPlace::fence`].
-    #[inline]
+    #[inline(always)]
     pub fn announce_in_place(&self, inode: u64, start: u64, end: u64) -> Result<Option<InPlace<'_>>> {
-        let noted = self.private.kept[thread_hint() % KEPT].load(Ordering::Relaxed);
-        let Some(announced) = self.take_kept(noted, inode)? else { return Ok(None) };
+        let Some(announced) = self.take_kept(thread_hint() % KEPT, inode)? else { return Ok(None) };
         self.word(announced.at + RANGE_START)?.store(start, Ordering::Release);
         self.word(announced.at + RANGE_END)?.store(end, Ordering::Release);
         Ok(Some(announced))
@@ -60,18 +66,18 @@ impl Region {
     }
 
     /// Takes the noted lane, unless somebody has it.
-    #[inline]
-    fn take_kept(&self, noted: u64, hazard: u64) -> Result<Option<InPlace<'_>>> {
-        let Some(index) = (noted as u32).checked_sub(1) else { return Ok(None) };
+    #[inline(always)]
+    fn take_kept(&self, kept: usize, hazard: u64) -> Result<Option<InPlace<'_>>> {
+        let noted = self.private.kept[kept].load(Ordering::Relaxed);
+        let Some(claim) = claim_of(noted) else { return Ok(None) };
+        let index = (noted & NUMBER) as u32 >> 1;
         let at = self.lane_at(index)?;
         let word = self.word(at + HAZARD)?;
         if word.compare_exchange(0, hazard, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return Ok(None);
         }
-        let (mine, generation) = (image::own(self)?, (noted >> 32) as u16);
-        let claim = claim_of(self.load(at + CLAIM)?);
-        if claim.is_some_and(|claim| claim.image == mine && claim.generation == generation) {
-            return Ok(Some(InPlace { region: self, at, index }));
+        if self.load(at + CLAIM)? == noted & !NUMBER && claim.image == image::own(self)? {
+            return Ok(Some(InPlace { region: self, at, index, kept }));
         }
         // Given up since it was noted, it may be another's: whose announcement came after this, it stands there instead.
         let _ = word.compare_exchange(hazard, 0, Ordering::SeqCst, Ordering::Relaxed);
@@ -92,8 +98,8 @@ impl Region {
             let _ = place.compare_exchange(0, REFUSED, Ordering::AcqRel, Ordering::Relaxed);
             return Ok(());
         }
+        let Some(noted) = note(lane.index(), self.load(lane.at + CLAIM)?) else { return Ok(()) };
         lane.empty_header()?;
-        let noted = note(lane.index(), lane.generation());
         if place.compare_exchange(0, noted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             core::mem::forget(lane);
         }
@@ -102,8 +108,8 @@ impl Region {
 
     /// Frees the kept lanes that nobody uses at this moment: the program is about to end, or the image to give up its slot.
     pub fn give_up_kept(&self) -> Result<()> {
-        for place in &self.private.kept {
-            let Some(taken) = self.take_kept(place.load(Ordering::Relaxed), NOBODYS)? else { continue };
+        for (kept, place) in self.private.kept.iter().enumerate() {
+            let Some(taken) = self.take_kept(kept, NOBODYS)? else { continue };
             place.store(0, Ordering::Relaxed);
             let at = taken.at;
             // Its range is empty still. In this order: with a hazard no other thread of ours takes it, and without our claim none
@@ -122,7 +128,19 @@ impl InPlace<'_> {
         self.index
     }
 
+    /// Where `what` is, if the words that said so last time say so now.
+    #[inline]
+    pub fn known_place(&self, what: What) -> Result<Option<Answer>> {
+        self.region.private.places[self.kept].find(self.region, what)
+    }
+
+    /// Remembers where `what` was found by a look-up that loaded its words through `witness`.
+    pub fn remember_place(&self, what: What, answer: Answer, witness: &Witness<'_, Region>) {
+        self.region.private.places[self.kept].remember(what, answer, witness);
+    }
+
     /// From here on everybody sees the range, too.
+    #[inline]
     pub fn fence(&self) {
         fence(Ordering::SeqCst);
     }

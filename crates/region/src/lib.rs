@@ -22,6 +22,7 @@ pub mod lock;
 pub mod mapping;
 pub mod owner;
 pub mod place;
+pub mod place_cache;
 pub mod private_cache;
 pub mod process;
 mod proof;

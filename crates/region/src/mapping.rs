@@ -44,7 +44,7 @@ impl Mapping {
     /// The word at `offset`; [`DAMAGED`] when it lies outside or is not aligned (offsets come from the region itself).
     #[inline]
     pub fn word(&self, offset: u64) -> Result<&AtomicU64> {
-        if !offset.is_multiple_of(8) || offset >= self.length || self.length - offset < 8 {
+        if offset.rotate_right(3) >= self.length / 8 {
             return Err(DAMAGED);
         }
         // SAFETY: in bounds and aligned by the check above; the bytes stay mapped (invariant of the type) and are only
@@ -72,6 +72,7 @@ impl Mapping {
     }
 
     /// Copies `length` bytes of `from`, after its first `skip`, to `offset`.
+    #[inline]
     pub fn copy_in(&self, offset: u64, from: &UserSource<'_>, skip: usize, length: usize) -> Result<MustFence> {
         let to = self.range(offset, length)?;
         let from = from.at(skip, length).ok_or(Errno::INVAL)?;

@@ -4,6 +4,7 @@ use crate::carrier::keeper::{self, KeeperError};
 use crate::commit::{Volatile, commit};
 use crate::layout::{CHUNK, Geometry, SUPERBLOCK};
 use crate::mapping::Mapping;
+use crate::place_cache::Places;
 use crate::private_cache::CacheLine;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::{Errno, Result, process};
@@ -35,6 +36,8 @@ pub(crate) struct Private {
     pub(crate) witness: AtomicUsize,
     /// Kept lanes, as `kept_lane` notes them; 0 = none.
     pub(crate) kept: [AtomicU64; crate::kept_lane::KEPT],
+    /// Where data was found lately, for each kept lane.
+    pub(crate) places: [Places; crate::kept_lane::KEPT],
     /// What was looked up lately. Pages that nothing is kept in cost nothing.
     cache: [CacheLine; CACHE_LINES],
 }

@@ -9,6 +9,7 @@ use crate::image::Image;
 use crate::lane::{CLAIM, Lane, OWNS_UNITS, claim_of};
 use crate::layout::{BLOCK, CELL, CHUNK, ENTRY, EXTENT, OWNER, OWNERS_PER_CHUNK};
 use crate::owner::{Kind, Owner, State};
+use crate::place_cache::Words;
 use crate::region::Region;
 use crate::{DAMAGED, Errno, Result};
 use core::sync::atomic::Ordering;
@@ -138,14 +139,15 @@ fn data_at(region: &Region, chunk: u32, class: Class, unit: u64) -> u64 {
 /// Where the owner word of the unit at `at` lies; [`DAMAGED`] when there is no unit of that class there. Inlined, because
 /// callers know the class: then sizes are constants, and nothing is divided.
 #[inline(always)]
-pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
+pub fn find_owner(words: &impl Words, class: Class, at: u64) -> Result<u64> {
+    let region = words.region();
     let g = region.geometry();
     let inside = at.checked_sub(g.data_at).ok_or(DAMAGED)?;
     let chunk = inside / CHUNK;
     if chunk >= g.chunks || !inside.is_multiple_of(class.size()) {
         return Err(DAMAGED);
     }
-    let word = region.load(g.chunk_words_at + chunk * 8)?;
+    let word = words.load(g.chunk_words_at + chunk * 8)?;
     let unit = inside % CHUNK / class.size();
     let is_of_class = word == class.word(0) || word == class.word(DIRTY) || Class::of_word(word) == Some(class);
     if !is_of_class || unit < class.first_unit() {
@@ -157,9 +159,9 @@ pub fn find_owner(region: &Region, class: Class, at: u64) -> Result<u64> {
 /// Whether the unit of `class` at `at` is linked to the inode with this number and holds `kind`, or did so a moment ago (in
 /// limbo). Its owner word's offset; [`DAMAGED`] otherwise: what refers to it there is wrong, or the owner word is.
 #[inline(always)]
-pub fn expect(region: &Region, class: Class, at: u64, kind: Kind, inode: u64) -> Result<u64> {
-    let owner_at = find_owner(region, class, at)?;
-    let word = region.load(owner_at)?;
+pub fn expect(words: &impl Words, class: Class, at: u64, kind: Kind, inode: u64) -> Result<u64> {
+    let owner_at = find_owner(words, class, at)?;
+    let word = words.load(owner_at)?;
     let is_in_limbo = || {
         let owner = Owner::decode(word).filter(|owner| owner.state == State::Limbo);
         owner.is_some_and(|owner| owner.kind == kind && owner.holder as u64 == inode)

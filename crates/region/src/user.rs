@@ -65,6 +65,7 @@ impl<'a> UserSource<'a> {
         unsafe { lifeboat_kernels::copy_out(into.as_mut_ptr(), from, into.len()) }.map_err(|_| crate::Errno::FAULT)
     }
 
+    #[inline]
     pub(crate) fn at(&self, skip: usize, length: usize) -> Option<*const u8> {
         (skip.checked_add(length)? <= self.length).then(|| self.pointer.wrapping_add(skip))
     }

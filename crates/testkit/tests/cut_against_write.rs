@@ -2,6 +2,7 @@
 //! wiped by what the cut still has to do.
 
 use lifeboat_testkit::random::bytes;
+use lifeboat_testkit::report::note;
 use lifeboat_testkit::residue::NoResidue;
 use lifeboat_testkit::scratch::{ScratchRegion, check};
 use lifeboat_testkit::volume::{RegionVolume, Volume};
@@ -76,4 +77,55 @@ fn a_write_behind_a_cut_is_whole_or_cut_off() {
         let (found, cuts) = race(at, length);
         assert!(cuts > 100, "{found} writes found, {cuts} cuts");
     }
+}
+
+/// One thread writes a few bytes again and again into a file that another cuts to nothing; what it gives up is taken for files whose
+/// bytes must stay their own.
+#[test]
+fn a_writer_that_knew_where_the_bytes_were_does_not_write_into_what_is_there_now() {
+    const PIECES: u64 = 16;
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("known-places", 10 * MIB);
+    let files = region.attach();
+    let make = RegionVolume::over(&files, b"").expect("the root");
+    let file = make.open(None, b"cut", libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
+    let stop = Stop(AtomicBool::new(false));
+    let (written, rounds) = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let volume = RegionVolume::over(&files, b"").expect("the root");
+            let mut written = 0u64;
+            while !stop.0.load(Ordering::Relaxed) {
+                // In one block many times, so that it is known; then in the next.
+                let at = (written / 50 % PIECES) * 4096 + written % 50 * 64;
+                assert_eq!(volume.write(file, &[0xaa; 64], Some(at)), Ok(64));
+                written += 1;
+            }
+            written
+        });
+        let ends = Ends(&stop);
+        let (mut rounds, end) = (0u64, Instant::now() + Duration::from_millis(1500));
+        let name = |piece: u64| format!("piece-{piece}");
+        while Instant::now() < end {
+            make.truncate(None, b"cut", 0).expect("cut");
+            let mut open = Vec::new();
+            for piece in 0..PIECES {
+                let own = make.open(None, name(piece).as_bytes(), libc::O_CREAT | libc::O_RDWR, 0o644).expect("create");
+                make.write(own, &[piece as u8; 4096], Some(0)).expect("write");
+                open.push(own);
+            }
+            for (piece, own) in (0..PIECES).zip(open) {
+                let found = make.read(own, 4096, Some(0)).expect("read");
+                let wrong = found.iter().position(|byte| *byte != piece as u8);
+                assert_eq!(wrong, None, "round {rounds}: a byte of another file in {}", name(piece));
+                make.close(own).expect("close");
+                make.unlink(None, name(piece).as_bytes()).expect("unlink");
+            }
+            rounds += 1;
+        }
+        drop(ends);
+        (writer.join().expect("the writer ends"), rounds)
+    });
+    note("known places", &format!("{written} writes beside {rounds} cuts"));
+    assert!(written > 1000 && rounds > 50, "{written} writes, {rounds} rounds");
+    assert!(check(&files).is_clean());
 }

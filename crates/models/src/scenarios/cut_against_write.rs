@@ -15,6 +15,8 @@ use crate::support::unless_dead;
 use crate::{MustFence, Result, UserSource};
 
 const WRITTEN: [u8; 8] = [0x77; 8];
+/// The file's word from the start.
+const WORD: u64 = 0x2222;
 const OTHERS: u64 = 0x1111_1111_1111_1111;
 
 /// How the writer announces what it does.
@@ -24,19 +26,27 @@ pub enum Way {
     Claimed,
     /// In one that it kept from before.
     Kept,
+    /// As `Kept`, and it knows from a write before where the file's bytes are.
+    Known,
 }
 
 fn prepare(writer: Option<&FileSystem>, way: Way) {
-    if way == Way::Kept {
-        let kept = writer.map(|files| files.lane().and_then(|lane| files.region().keep(lane)));
-        // It may die over it, too.
-        let _ = kept;
+    // It may die over it, too.
+    if way != Way::Claimed {
+        let _ = writer.map(|files| files.lane().and_then(|lane| files.region().keep(lane)));
+    }
+    if way == Way::Known {
+        let _ = writer.map(|files| write_bytes(files, 0, &WORD.to_le_bytes()));
     }
 }
 
 fn write_eight(files: &FileSystem, at: u64) -> Result<u64> {
-    let pieces = [UserSource::from_slice(&WRITTEN)];
-    files.write_range(FILE, &mut Source::new(&pieces), at, 8)
+    write_bytes(files, at, &WRITTEN)
+}
+
+fn write_bytes(files: &FileSystem, at: u64, bytes: &[u8]) -> Result<u64> {
+    let pieces = [UserSource::from_slice(bytes)];
+    files.write_range(FILE, &mut Source::new(&pieces), at, bytes.len() as u64)
 }
 
 /// Cuts the file to nothing and gives the next free block to somebody else, who fills it.
@@ -60,7 +70,7 @@ fn ended(files: &FileSystem) -> bool {
 
 /// The writer has the block in its hands while it is cut off.
 pub fn a_block_that_a_writer_may_touch_is_not_given_away(bounds: Bounds, step: Option<u32>, way: Way) -> Explored {
-    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+    explore(bounds, &one_file(16, WORD), move |world: &World| {
         let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
         let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
         prepare(writer.as_ref(), way);
@@ -113,7 +123,7 @@ fn assert_zero_beyond_the_size(size: u64, words: &[u64]) {
 /// A file of 16 bytes is cut to 8 while somebody writes its bytes 16 to 24. Either way round, no byte that was cut off
 /// shows again, and none beyond the size is there.
 pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>, way: Way) -> Explored {
-    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+    explore(bounds, &one_file(16, WORD), move |world: &World| {
         let [observer, writer, cutter] = [(2, None), (0, step), (1, None)].map(|(n, step)| files(world, n, step));
         let (Some(observer), Some(cutter)) = (observer, cutter) else { return };
         prepare(writer.as_ref(), way);
@@ -135,7 +145,7 @@ pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>, w
             let (size, words) = (size.expect("the size"), words.expect("the bytes").expect("the block stays"));
             assert_zero_beyond_the_size(size, &words);
             assert!(size == 8 || size == 24, "{size}");
-            assert_eq!((words[0], words[1]), (0x2222, 0), "what was cut off shows again: {words:x?}");
+            assert_eq!((words[0], words[1]), (WORD, 0), "what was cut off shows again: {words:x?}");
             if size == 24 {
                 assert_eq!(words[2], u64::from_le_bytes(WRITTEN), "a write that has ended is lost: {words:x?}");
             }
@@ -146,7 +156,7 @@ pub fn a_cut_and_a_write_behind_the_new_end(bounds: Bounds, step: Option<u32>, w
 /// A process died over a write behind the end, and what it left there is zeroed while somebody writes there, too: his bytes
 /// stay.
 pub fn a_dead_write_is_zeroed_beside_a_living_one(bounds: Bounds, way: Way) -> Explored {
-    explore(bounds, &one_file(16, 0x2222), move |world: &World| {
+    explore(bounds, &one_file(16, WORD), move |world: &World| {
         let [observer, writer, recoverer, dead] = [2, 0, 1, 3].map(|number| files(world, number, None));
         let (Some(observer), Some(recoverer), Some(dead)) = (observer, recoverer, dead) else { return };
         prepare(writer.as_ref(), way);

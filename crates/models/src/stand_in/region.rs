@@ -24,6 +24,8 @@ pub struct Private {
     pub witness: AtomicUsize,
     /// As the product's.
     pub kept: [PrivateWord; 4],
+    /// As the product's.
+    pub places: [crate::place_cache::Places; 4],
 }
 
 /// What every access of a dead process answers; no code of the product knows it.
@@ -53,7 +55,7 @@ impl Region {
             process,
             geometry: Geometry::of(chunks),
             superblock: Superblock { run: 1, identity: 5 },
-            private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0), witness: AtomicUsize::new(0), kept: [const { PrivateWord::new(0) }; 4] },
+            private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0), witness: AtomicUsize::new(0), kept: [const { PrivateWord::new(0) }; 4], places: Default::default() },
             cursors: [const { PrivateWord::new(u64::MAX) }; 5],
             chunk_cursor: AtomicU32::new(0),
         }
