@@ -110,7 +110,7 @@ mod scripts {
         (
             "through the directories above",
             &["basename", "find"],
-            "top=$(dirname $D); above=$(dirname $top); m=$(basename $top); c=$(basename $D); mkdir $D/d; echo x > $D/d/f; cd $above && cat ./../$(basename $above)/$m/$c/d/f; find $above/$m/$c -type f | sed s:.*/case:case:; find $above -name f | grep -c $m/$c/d/f; cd / && cd $above/nowhere/../$m/$c 2>/dev/null; cd $m/../$m/$c 2>/dev/null; cd $above/$m/../$m/$c && pwd -P | sed s:.*/:: && cd ../../$m/$c/d && cat f; cd ../../.. && ls $m/$c; cd $m && cd .. && cd ./$m && cat $c/d/f",
+            "top=$(dirname $D); above=$(dirname $top); m=$(basename $top); c=$(basename $D); mkdir $D/d; echo x > $D/d/f; cd $above && cat ./../$(basename $above)/$m/$c/d/f; find $above/$m/$c -type f | sed s:.*/case:case:; find $above -name f 2> /dev/null | grep -c $m/$c/d/f; cd / && cd $above/nowhere/../$m/$c 2>/dev/null; cd $m/../$m/$c 2>/dev/null; cd $above/$m/../$m/$c && pwd -P | sed s:.*/:: && cd ../../$m/$c/d && cat f; cd ../../.. && ls $m/$c; cd $m && cd .. && cd ./$m && cat $c/d/f",
         ),
         (
             "rsync",
