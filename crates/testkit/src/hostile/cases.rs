@@ -125,6 +125,13 @@ pub fn flips(places: &[Place]) -> u64 {
     total(places)
 }
 
+/// Whether what has lost a name is read rightly by another one.
+fn has_another_name(population: &Population, after: &Reading, node: &Node) -> bool {
+    // Empty files are all alike.
+    let is_file = matches!(node, Node::File(_, 1..));
+    is_file && after.right.iter().any(|name| population.names.get(name) == Some(node))
+}
+
 struct Judged {
     tally: Tally,
     faults: Vec<String>,
@@ -271,11 +278,14 @@ impl Judged {
                 (true, false) => self.tally.mended += 1,
                 (false, _) => self.tally.named += 1,
             }
-            // Of several faults one may have taken a name, and another all that said what it was.
+            // Of several faults one may have taken a name, and another all that said what it was. The file itself is there.
             let error = after.errors.iter().find(|(name, error)| {
+                let node = population.names.get(*name);
                 case.one_bit
                     || **error != libc::ENOENT
-                    || population.names.get(*name).is_none_or(|node| !is_found_by_number(&files, node))
+                    || node.is_none_or(|node| {
+                        !has_another_name(population, &after, node) && !is_found_by_number(&files, node)
+                    })
             });
             if left.is_empty() && error.is_some() {
                 self.fault(format!("errors after a repair that left nothing: {error:?}; it had found {found:?}"));
