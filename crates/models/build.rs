@@ -20,6 +20,9 @@ const REGION: &[&str] = &[
     "recovery",
     "space",
     "user",
+    "version",
+    "walk_cache",
+    "witness",
     "words",
 ];
 
@@ -111,8 +114,8 @@ const PLANTED: &[Planted] = &[
     Planted {
         name: "a_line_is_looked_at_once",
         floor: Floor::Region,
-        module: "private_cache",
-        from: "let undisturbed = version & 1 == 0 && self.version.load(Ordering::Relaxed) == version;",
+        module: "version",
+        from: "let undisturbed = version & 1 == 0 && self.0.load(Ordering::Relaxed) == version;",
         to: "let undisturbed = version & 1 == 0;",
     },
     Planted {

@@ -22,24 +22,37 @@ impl FileSystem {
     }
 
     fn stat_as_it_is(&self, inode: InodeId) -> Result<Stat> {
-        let mode = self.field(inode, inode::MODE)?;
-        let ids = self.field(inode, inode::IDS)?;
+        let [mode, links, ids, device, size, blocks, accessed, modified, changed, born] = self.fields(
+            inode,
+            [
+                inode::MODE,
+                inode::LINKS,
+                inode::IDS,
+                inode::DEVICE,
+                inode::SIZE,
+                inode::BLOCKS,
+                inode::ACCESSED,
+                inode::MODIFIED,
+                inode::CHANGED,
+                inode::BORN,
+            ],
+        )?;
         let kind = mode as u32 & inode::TYPE_MASK;
         // What a socket has is its address, not contents.
         let contents = |value: u64| if kind == inode::SOCKET { 0 } else { value };
         Ok(Stat {
             number: inode.number(),
             mode: mode as u32,
-            links: self.links(inode)? as u32,
+            links: inode::links_of(links)? as u32,
             uid: ids as u32,
             gid: (ids >> 32) as u32,
-            device: if kind == inode::DIRECTORY { 0 } else { self.field(inode, inode::DEVICE)? },
-            size: contents(inode::size_of(self.field(inode, inode::SIZE)?)),
-            blocks: contents(self.field(inode, inode::BLOCKS)?),
-            accessed: self.field(inode, inode::ACCESSED)? as i64,
-            modified: self.field(inode, inode::MODIFIED)? as i64,
-            changed: self.field(inode, inode::CHANGED)? as i64,
-            born: self.field(inode, inode::BORN)? as i64,
+            device: if kind == inode::DIRECTORY { 0 } else { device },
+            size: contents(inode::size_of(size)),
+            blocks: contents(blocks),
+            accessed: accessed as i64,
+            modified: modified as i64,
+            changed: changed as i64,
+            born: born as i64,
             sealed: mode & inode::SEALED != 0,
         })
     }

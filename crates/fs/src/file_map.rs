@@ -12,8 +12,8 @@ use lifeboat_region::announcements::{Announced, announced};
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::{BLOCK, CELL, EXTENT};
 use lifeboat_region::owner::Kind;
-use lifeboat_region::place_cache::Words;
 use lifeboat_region::space::{self, Class, Unit};
+use lifeboat_region::witness::Words;
 use lifeboat_region::{DAMAGED, MustFence};
 
 /// Blocks in an extent.

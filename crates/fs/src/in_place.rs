@@ -14,7 +14,8 @@ use crate::{Errno, Result};
 use core::sync::atomic::Ordering;
 use lifeboat_region::kept_lane::InPlace;
 use lifeboat_region::layout::{BLOCK, EXTENT};
-use lifeboat_region::place_cache::{What, Witness, Words};
+use lifeboat_region::place_cache::What;
+use lifeboat_region::witness::{Witness, Words};
 
 /// Longer writes cost so much themselves that nothing is gained.
 pub(crate) const LONGEST: u64 = 8192;

@@ -6,8 +6,8 @@ use lifeboat_region::DAMAGED;
 use lifeboat_region::lane::Lane;
 use lifeboat_region::layout::CELL;
 use lifeboat_region::owner::{Kind, Owner, State};
-use lifeboat_region::place_cache::Words;
 use lifeboat_region::space::{self, Class};
+use lifeboat_region::witness::Words;
 
 /// Lock word.
 pub(crate) const LOCK: u64 = 0;
@@ -156,6 +156,12 @@ impl FileSystem {
     /// Word at byte `field` of the inode.
     pub(crate) fn field(&self, inode: InodeId, field: u64) -> Result<u64> {
         self.region().load(inode.at() + field)
+    }
+
+    /// Words at these bytes of the inode, in this order.
+    #[inline(always)]
+    pub(crate) fn fields<const N: usize>(&self, inode: InodeId, fields: [u64; N]) -> Result<[u64; N]> {
+        self.region().load_all(inode.at(), fields)
     }
 
     /// Whether the inode exists; `STALE` when its cell holds something else by now.

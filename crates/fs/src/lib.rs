@@ -30,6 +30,7 @@ mod guard;
 mod in_place;
 mod inode;
 mod kernel_node;
+mod known_directory;
 mod links;
 mod map_word;
 mod mapped;

@@ -7,6 +7,7 @@
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use lifeboat_region::private_cache::{self, Key, WHAT};
+use lifeboat_region::walk_cache;
 
 /// Longer names are not kept.
 const NAME_LONGEST: usize = (WHAT - 1) * 8;
@@ -48,20 +49,26 @@ impl FileSystem {
     /// What `name` means in `dir`, if this process looked it up since the directory was changed last.
     #[inline]
     pub(crate) fn known_child(&self, dir: InodeId, name: &[u8]) -> Option<InodeId> {
-        let lines = self.region().private_cache();
-        if lines.is_empty() {
+        if self.region().private_cache().is_empty() {
             return None;
         }
         let sequence = self.field(dir, inode::SEQUENCE).ok()?;
-        let child = private_cache::answer(lines, &key(dir, sequence, name)?)?;
+        let child = self.known_child_of(dir, sequence, name)?;
         self.validate(dir).ok()?;
-        Some(InodeId::from_word(child))
+        Some(child)
+    }
+
+    /// What `name` means in `dir` while it has this sequence.
+    #[inline]
+    pub(crate) fn known_child_of(&self, dir: InodeId, sequence: u64, name: &[u8]) -> Option<InodeId> {
+        private_cache::answer(self.region().private_cache(), &key(dir, sequence, name)?).map(InodeId::from_word)
     }
 
     /// Forgets all names. For who puts a region's bytes back to an earlier state under an attached process, as a harness does: sequences
     /// go up as long as nobody does that.
     pub fn forget_names(&self) {
         private_cache::clear(self.region().private_cache());
+        walk_cache::clear(self.region().walk_cache());
     }
 
     /// Keeps that `name` meant `child` while `dir` had this sequence.

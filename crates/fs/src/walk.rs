@@ -3,6 +3,7 @@
 use crate::directory::Name;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, gone};
+use crate::known_directory::{KnownDirectory, split_last};
 use crate::types::{Caller, LastLink};
 use crate::{Errno, OUTSIDE, PATH_LONGEST, Result};
 use lifeboat_region::DAMAGED;
@@ -186,7 +187,39 @@ impl FileSystem {
     }
 
     /// Walks until the end, a symbolic link that must be followed, or the edge of the mount.
+    #[inline]
     fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Result<Step<'p>> {
+        let Some((before, name)) = split_last(path) else { return self.walk_by_names(who, start, path, last) };
+        if let Some(known) = self.known_directory(who, start, before) {
+            return self.last_step(known, name, last);
+        }
+        let step = self.walk_by_names(who, start, path, last)?;
+        if matches!(step, Step::Arrived(_)) {
+            self.note_directory(who, start, before);
+        }
+        Ok(step)
+    }
+
+    /// The last step of a walk, from a directory that may be searched.
+    #[inline]
+    fn last_step<'p>(&self, known: KnownDirectory, name: &'p [u8], last: Last) -> Result<Step<'p>> {
+        let KnownDirectory { dir, sequence } = known;
+        let known = || self.known_child_of(dir, sequence, name);
+        let found = match last {
+            Last::Unseen => None,
+            _ => known().map_or_else(|| self.lookup(dir, name), |child| Ok(Some(child)))?,
+        };
+        if let Some(link) = found
+            && last != Last::Keep
+            && self.is_link(link)?
+        {
+            return Ok(Step::Link { link, dir, rest: b"" });
+        }
+        Ok(Step::Arrived(Place { dir, name, ending: Ending::Name, found, slash: false }))
+    }
+
+    #[inline(never)]
+    fn walk_by_names<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Result<Step<'p>> {
         let mut dir = start;
         let mut rest = path;
         if rest.first() == Some(&b'/') {

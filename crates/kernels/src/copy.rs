@@ -76,6 +76,20 @@ pub unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Result<Op
     unsafe { machine::copy_string(dst, src, max) }
 }
 
+/// The first two bytes of a string; the second is 0, and not looked at, behind a NUL.
+///
+/// # Errors
+/// [`Fault`] when one of them cannot be read.
+///
+/// # Safety
+/// `src` is any address. Memory that cannot be touched ends the process unless a handler calls
+/// [`fault::handle`](crate::fault::handle).
+#[inline]
+pub unsafe fn first_two(src: *const u8) -> Result<[u8; 2], Fault> {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { machine::first_two(src) }
+}
+
 /// Fills `len` bytes of a region with zeros, from [`tuning::STREAM_FROM`] bytes on past the caches.
 ///
 /// # Errors

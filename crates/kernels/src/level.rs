@@ -1,6 +1,6 @@
 //! Which instructions this processor and operating system offer.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::tuning::LEVEL_LIMIT;
 
@@ -35,11 +35,37 @@ impl Level {
     }
 }
 
+/// The level in use; 0 until somebody asked.
+static IN_USE: AtomicU8 = AtomicU8::new(0);
+
 /// The level in use: the best that this machine offers, not above [`tuning::limit_level`](crate::tuning::limit_level).
-#[inline]
+#[inline(always)]
 pub fn level() -> Level {
+    match IN_USE.load(Ordering::Relaxed) {
+        0 => first(),
+        2 => Level::Avx2,
+        3 => Level::Avx512,
+        _ => Level::Scalar,
+    }
+}
+
+#[cold]
+fn first() -> Level {
+    let level = best_below(LEVEL_LIMIT.load(Ordering::Relaxed));
+    // Who limits it meanwhile has said so by then, or says so after this.
+    let _ = IN_USE.compare_exchange(0, level as u8, Ordering::Relaxed, Ordering::Relaxed);
+    level
+}
+
+/// The level in use from now on.
+pub(crate) fn limit(limit: u8) {
+    LEVEL_LIMIT.store(limit, Ordering::Relaxed);
+    IN_USE.store(best_below(limit) as u8, Ordering::Relaxed);
+}
+
+fn best_below(limit: u8) -> Level {
     let best = crate::machine::detected().level;
-    match LEVEL_LIMIT.load(Ordering::Relaxed) {
+    match limit {
         1 => Level::Scalar,
         2 => best.min(Level::Avx2),
         _ => best,

@@ -94,6 +94,17 @@ pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Re
 }
 
 /// # Safety
+/// `src` can be read up to its NUL or two bytes.
+pub(crate) unsafe fn first_two(src: *const u8) -> Result<[u8; 2], Fault> {
+    // SAFETY: the caller's promise.
+    match unsafe { src.read_volatile() } {
+        0 => Ok([0, 0]),
+        // SAFETY: no NUL came before.
+        first => Ok([first, unsafe { src.wrapping_add(1).read_volatile() }]),
+    }
+}
+
+/// # Safety
 /// `src` can be read for `len` bytes.
 pub(crate) unsafe fn checksum(state: u32, src: *const u8, len: usize) -> Result<u32, Fault> {
     if len == 0 {

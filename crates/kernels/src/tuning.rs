@@ -1,7 +1,7 @@
 //! Where one way of copying gives way to the next, and a lid on the instructions used.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize};
 
 use crate::Level;
 
@@ -14,12 +14,12 @@ pub static STREAM_FROM: AtomicUsize = AtomicUsize::new(4096);
 pub static INTERLEAVE_FROM: AtomicUsize = AtomicUsize::new(16384);
 
 /// The highest level that may be used, as the numeric value of a [`Level`]; anything above it means no limit.
-pub static LEVEL_LIMIT: AtomicU8 = AtomicU8::new(u8::MAX);
+pub(crate) static LEVEL_LIMIT: AtomicU8 = AtomicU8::new(u8::MAX);
 
 /// Uses no instruction above `limit` from now on, in all threads; `None` lifts the limit. For tests, and for owners of a
 /// processor that slows down with wide registers. A limit above what the machine offers changes nothing.
 pub fn limit_level(limit: Option<Level>) {
-    LEVEL_LIMIT.store(limit.map_or(u8::MAX, |level| level as u8), Ordering::Relaxed);
+    crate::level::limit(limit.map_or(u8::MAX, |level| level as u8));
 }
 
 /// The environment variable by which all programs of the project are limited; they read it once, at their start.
@@ -60,6 +60,7 @@ pub fn limit_level_to(name: &[u8]) -> Result<(), UnknownLevel> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::sync::atomic::Ordering;
 
     #[test]
     fn an_unknown_level_limits_nothing_and_is_said_in_one_line() {

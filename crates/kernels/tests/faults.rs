@@ -6,7 +6,9 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{BEHIND_EDGE, CHAINED, Mapping, PAGE, at_every_level, install_handler, pattern};
-use lifeboat_kernels::{Fault, checksum, copy_in, copy_in_checksum, copy_out, copy_string, fault, level, tuning, zero};
+use lifeboat_kernels::{
+    Fault, checksum, copy_in, copy_in_checksum, copy_out, copy_string, fault, first_two, level, tuning, zero,
+};
 
 /// Lengths on both sides of every change of method.
 const LENGTHS: [usize; 30] = [
@@ -234,6 +236,23 @@ fn a_string_is_read_to_its_end_and_not_one_byte_further() {
             }
         }
     });
+}
+
+#[test]
+fn of_a_string_no_byte_behind_its_end_is_looked_at() {
+    install_handler();
+    let memory = Mapping::with_edge(2);
+    let edge = 2 * PAGE;
+    // SAFETY: within the mapping; what lies at its edge is answered by the handler.
+    unsafe {
+        memory.at(edge - 3).copy_from_nonoverlapping(c"ab".as_ptr().cast(), 3);
+        for (start, expected) in [(3, [b'a', b'b']), (2, [b'b', 0]), (1, [0, 0])] {
+            assert_eq!(first_two(memory.at(edge - start)), Ok(expected));
+        }
+        assert_eq!(first_two(memory.at(edge)), Err(Fault { address: memory.at(edge) as usize }));
+        memory.at(edge - 1).write(b'c');
+        assert_eq!(first_two(memory.at(edge - 1)), Err(Fault { address: memory.at(edge) as usize }));
+    }
 }
 
 #[test]

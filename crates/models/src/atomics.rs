@@ -26,6 +26,12 @@ fn locked<R>(order: Ordering, operation: impl FnOnce() -> R) -> R {
     result
 }
 
+impl Default for AtomicU64 {
+    fn default() -> AtomicU64 {
+        AtomicU64::new(0)
+    }
+}
+
 impl AtomicU64 {
     /// A word that holds `value`.
     pub fn new(value: u64) -> AtomicU64 {

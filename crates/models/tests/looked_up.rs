@@ -11,6 +11,12 @@ fn answers_are_whole_or_none() {
 }
 
 #[test]
+fn walks_are_whole_or_none() {
+    explored("walks", real::looked_up::walks_are_whole);
+}
+
+#[test]
 fn a_line_that_is_looked_at_once_is_caught() {
     caught("has the answer", a_line_is_looked_at_once::looked_up::answers_are_whole);
+    caught("has the answer", a_line_is_looked_at_once::looked_up::walks_are_whole);
 }

@@ -31,14 +31,12 @@ pub fn surely_foreign(directory: c_int, path: *const c_char) -> bool {
     if !state::configured() {
         return true;
     }
-    match user::peek(path) {
+    match user::first_two(path) {
         // Not readable: the kernel says so.
         None => true,
-        Some(b'/') => match user::peek(path.wrapping_add(1)) {
-            Some(b'/' | b'.' | b'p' | b'd') => false,
-            second => second != environment::mount().get(1).copied(),
-        },
-        Some(first) if directory == libc::AT_FDCWD => {
+        Some([b'/', b'/' | b'.' | b'p' | b'd']) => false,
+        Some([b'/', second]) => environment::mount().get(1) != Some(&second),
+        Some([first, _]) if directory == libc::AT_FDCWD => {
             let towards_mount = |rest: &[u8]| first == b'.' || rest.get(1) == Some(&first);
             working_directory::current().is_none() && !working_directory::rest_to_mount().is_some_and(towards_mount)
         }
@@ -321,14 +319,22 @@ impl<K, O> Both<K, O> {
         O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
     {
         match call::call(|file_system, who| (self.ours)(file_system, who, start, rest)) {
-            Err(OUTSIDE) => {
-                let mut buffer = [0; user::PATH_MAX];
-                match outside(start, rest, self.last, &mut buffer) {
-                    Ok(outside) => self.theirs_first(libc::AT_FDCWD, outside.as_ptr(), changes),
-                    Err(error) => fail(error),
-                }
-            }
+            Err(OUTSIDE) => self.left(start, rest, changes),
             result => give(result),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn left<T: Answer<C>, C: Failure>(&self, start: InodeId, rest: &[u8], changes: usize) -> C
+    where
+        K: Fn(c_int, *const c_char) -> C,
+        O: Fn(&FileSystem, &Caller<'_>, InodeId, &[u8]) -> Result<T>,
+    {
+        let mut buffer = [0; user::PATH_MAX];
+        match outside(start, rest, self.last, &mut buffer) {
+            Ok(outside) => self.theirs_first(libc::AT_FDCWD, outside.as_ptr(), changes),
+            Err(error) => fail(error),
         }
     }
 }

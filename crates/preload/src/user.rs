@@ -49,6 +49,13 @@ pub fn peek(pointer: *const libc::c_char) -> Option<u8> {
     Some(byte)
 }
 
+/// The first two bytes of a string, the second 0 behind a NUL; none if they cannot be read.
+#[inline(always)]
+pub fn first_two(pointer: *const libc::c_char) -> Option<[u8; 2]> {
+    // SAFETY: the source may be anything.
+    unsafe { kernels::first_two(pointer.cast()) }.ok()
+}
+
 /// Reads a plain C structure.
 pub fn get<T: Copy>(pointer: *const T) -> Result<T> {
     let mut value = MaybeUninit::<T>::uninit();

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::announcements::ONLY_WAITS;
 use crate::image;
 use crate::lane::{CLAIM, HAZARD, Lane, RANGE_END, RANGE_START, claim_of, free_claim};
-use crate::place_cache::{Answer, What, Witness};
+use crate::place_cache::{Answer, PlaceWitness, What};
 use crate::region::Region;
 use crate::thread_hint::thread_hint;
 use core::sync::atomic::{Ordering, fence};
@@ -135,7 +135,7 @@ impl InPlace<'_> {
     }
 
     /// Remembers where `what` was found by a look-up that loaded its words through `witness`.
-    pub fn remember_place(&self, what: What, answer: Answer, witness: &Witness<'_, Region>) {
+    pub fn remember_place(&self, what: What, answer: Answer, witness: &PlaceWitness<'_, Region>) {
         self.region.private.places[self.kept].remember(what, answer, witness);
     }
 

@@ -35,6 +35,9 @@ mod system_call;
 pub mod tags;
 mod thread_hint;
 pub mod user;
+mod version;
+pub mod walk_cache;
+pub mod witness;
 mod words;
 
 pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros};

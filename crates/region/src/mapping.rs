@@ -58,6 +58,20 @@ impl Mapping {
         Ok(self.word(offset)?.load(Ordering::Acquire))
     }
 
+    /// The values of the words that lie so many bytes behind `start`, each with everything published before it, in this order. One check for
+    /// all of them; [`DAMAGED`] as in [`Mapping::word`].
+    #[inline(always)]
+    pub fn load_all<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[u64; N]> {
+        let last = behind.iter().fold(0, |last, &behind| last.max(behind));
+        let is_aligned = behind.iter().fold(start, |bits, &behind| bits | behind).is_multiple_of(8);
+        if !is_aligned || self.length.checked_sub(last + 8).is_none_or(|highest| start > highest) {
+            return Err(DAMAGED);
+        }
+        // SAFETY: as in `word`: each lies at most `last` behind `start`, and 8 bytes behind that are inside by the check above.
+        let word = |behind| unsafe { AtomicU64::from_ptr(self.base.add((start + behind) as usize).cast()) };
+        Ok(behind.map(|behind| word(behind).load(Ordering::Acquire)))
+    }
+
     fn range(&self, offset: u64, length: usize) -> Result<*mut u8> {
         if offset > self.length || self.length - offset < length as u64 {
             return Err(DAMAGED);
@@ -211,5 +225,26 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, and nothing borrows it any more.
         let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.words * 8) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_outside_is_loaded_and_none_that_lies_across() {
+        let mut bytes: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+        // SAFETY: these 64 bytes outlive the mapping, and are reached through nothing else meanwhile.
+        let mapping = unsafe { Mapping::new(bytes.as_mut_ptr().cast(), 64) };
+        assert_eq!(mapping.load_all(0, [56, 0, 8]), Ok([7, 0, 1]));
+        assert_eq!(mapping.load_all(56, [0]), Ok([7]));
+        for (start, behind) in [(8, 56), (64, 0), (u64::MAX - 7, 8), (0, 64), (4, 0), (4, 4), (0, 4), (u64::MAX - 7, 0)]
+        {
+            assert_eq!(mapping.load_all(start, [0, behind]), Err(DAMAGED), "{start} and {behind}");
+        }
+        for offset in [64, 4, 1, 60, u64::MAX, u64::MAX - 7] {
+            assert_eq!(mapping.load(offset), Err(DAMAGED), "{offset}");
+        }
     }
 }

@@ -9,80 +9,19 @@
 //! answer nothing.
 
 use crate::Result;
-use crate::region::Region;
-use core::cell::Cell;
+use crate::witness::{Witness, Words};
 // Private words, not the region's: models run over these as they are.
 use core::sync::atomic::AtomicU64 as PrivateWord;
 use core::sync::atomic::Ordering;
 
 /// A look-up that loads more words than this is not remembered.
-pub const WORDS: usize = 12;
+const WORDS: usize = 12;
 
 /// Lines of a kept lane: 4 MiB of a file's extents, if no two fall on one line.
 const LINES: usize = 64;
 
-/// Words of a region as a look-up loads them.
-pub trait Words {
-    /// The region.
-    fn region(&self) -> &Region;
-
-    /// The value of the word at this offset, with everything published before it.
-    fn load(&self, at: u64) -> Result<u64>;
-}
-
-impl Words for Region {
-    #[inline(always)]
-    fn region(&self) -> &Region {
-        self
-    }
-
-    #[inline(always)]
-    fn load(&self, at: u64) -> Result<u64> {
-        Ok(self.word(at)?.load(Ordering::Acquire))
-    }
-}
-
-/// A look-up's words, noted while it loads them.
-pub struct Witness<'w, W> {
-    words: &'w W,
-    noted: [Cell<(u64, u64)>; WORDS],
-    /// More than [`WORDS`] when it cannot be remembered.
-    count: Cell<usize>,
-}
-
-impl<'w, W> Witness<'w, W> {
-    /// Before the first word.
-    pub fn new(words: &'w W) -> Witness<'w, W> {
-        Witness { words, noted: [const { Cell::new((0, 0)) }; WORDS], count: Cell::new(0) }
-    }
-
-    fn note(&self, at: u64, value: u64) {
-        let noted = self.noted.iter().take(self.count.get()).map(Cell::get);
-        match { noted }.find(|(known, _)| *known == at) {
-            Some((_, before)) if before == value => {}
-            // It changed in the middle: no moment is known at which all words had their values.
-            Some(_) => self.count.set(WORDS + 1),
-            None => {
-                if let Some(place) = self.noted.get(self.count.get()) {
-                    place.set((at, value));
-                }
-                self.count.set((self.count.get() + 1).min(WORDS + 1));
-            }
-        }
-    }
-}
-
-impl<W: Words> Words for Witness<'_, W> {
-    fn region(&self) -> &Region {
-        self.words.region()
-    }
-
-    fn load(&self, at: u64) -> Result<u64> {
-        let value = self.words.load(at)?;
-        self.note(at, value);
-        Ok(value)
-    }
-}
+/// The words of a look-up.
+pub type PlaceWitness<'w, W> = Witness<'w, W, WORDS>;
 
 /// What was looked up: an inode, and which part of it. Never zeros.
 pub type What = [u64; 2];
@@ -141,17 +80,15 @@ impl Places {
     }
 
     /// Remembers the answer of a look-up, in place of another.
-    pub(crate) fn remember<W>(&self, what: What, answer: Answer, witness: &Witness<'_, W>) {
+    pub(crate) fn remember<W>(&self, what: What, answer: Answer, witness: &PlaceWitness<'_, W>) {
         let line = self.line(what);
-        let count = witness.count.get();
-        if count > WORDS {
-            return store(&line.what, [0; 2]);
+        let Some(noted) = witness.noted() else { return store(&line.what, [0; 2]) };
+        let mut count = 0;
+        for (word, noted) in line.words.iter().zip(noted) {
+            store(word, noted);
+            count += 1;
         }
-        for (word, noted) in line.words.iter().zip(&witness.noted) {
-            let (at, value) = noted.get();
-            store(word, [at, value]);
-        }
-        line.count.store(count as u64, Ordering::Relaxed);
+        line.count.store(count, Ordering::Relaxed);
         store(&line.answer, answer);
         store(&line.what, what);
     }
@@ -170,29 +107,11 @@ fn store(words: &[PrivateWord; 2], values: [u64; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::cell::RefCell;
-    use std::collections::BTreeMap;
-
-    /// Words that have no region.
-    struct Kept(RefCell<BTreeMap<u64, u64>>);
-
-    impl Words for Kept {
-        fn region(&self) -> &Region {
-            panic!("no look-up of these tests asks for it")
-        }
-
-        fn load(&self, at: u64) -> Result<u64> {
-            Ok(self.0.borrow().get(&at).copied().unwrap_or(0))
-        }
-    }
-
-    fn words(count: u64) -> Kept {
-        Kept(RefCell::new((0..count).map(|index| (index * 8, index + 100)).collect()))
-    }
+    use crate::witness::tests::Kept;
 
     fn look_up(words: &Kept, places: &Places, what: What, answer: Answer) {
-        let witness = Witness::new(words);
-        let all: Vec<u64> = words.0.borrow().keys().copied().collect();
+        let witness = PlaceWitness::new(words);
+        let all = words.offsets();
         for at in all.iter().chain(&all) {
             witness.load(*at).expect("a word");
         }
@@ -201,21 +120,21 @@ mod tests {
 
     #[test]
     fn an_answer_is_good_while_all_of_its_words_are_as_they_were() {
-        let (places, words) = (Places::default(), words(WORDS as u64));
+        let (places, words) = (Places::default(), Kept::of(WORDS as u64));
         look_up(&words, &places, [1, 2], [3, 4]);
         assert_eq!(places.find(&words, [1, 2]), Ok(Some([3, 4])));
         assert_eq!(places.find(&words, [1, 3]), Ok(None));
-        for at in (0..WORDS as u64).map(|index| index * 8) {
-            let before = words.0.borrow_mut().insert(at, 5).expect("a word");
+        for at in words.offsets() {
+            let before = words.put(at, 5);
             assert_eq!(places.find(&words, [1, 2]), Ok(None), "an answer outlived the word at {at}");
-            words.0.borrow_mut().insert(at, before);
+            words.put(at, before);
             assert_eq!(places.find(&words, [1, 2]), Ok(Some([3, 4])));
         }
     }
 
     #[test]
     fn a_look_up_of_too_many_words_is_not_remembered_and_not_taken_for_the_one_before() {
-        let (places, few, many) = (Places::default(), words(3), words(WORDS as u64 + 1));
+        let (places, few, many) = (Places::default(), Kept::of(3), Kept::of(WORDS as u64 + 1));
         look_up(&few, &places, [1, 2], [3, 4]);
         look_up(&many, &places, [1, 2], [5, 6]);
         assert_eq!(places.find(&many, [1, 2]), Ok(None));
@@ -225,10 +144,10 @@ mod tests {
     #[test]
     fn a_look_up_that_saw_two_values_of_a_word_is_not_remembered() {
         let places = Places::default();
-        let changing = words(3);
-        let witness = Witness::new(&changing);
+        let changing = Kept::of(3);
+        let witness = PlaceWitness::new(&changing);
         for value in [7, 8] {
-            changing.0.borrow_mut().insert(8, value);
+            changing.put(8, value);
             witness.load(8).expect("a word");
         }
         places.remember([1, 2], [3, 4], &witness);
@@ -237,7 +156,7 @@ mod tests {
 
     #[test]
     fn more_look_ups_than_lines_never_get_each_others_answers() {
-        let (places, words) = (Places::default(), words(2));
+        let (places, words) = (Places::default(), Kept::of(2));
         for inode in 1..40 {
             for part in 0..40 {
                 look_up(&words, &places, [inode, part], [inode * 100 + part, 1]);

@@ -7,6 +7,7 @@ use crate::mapping::Mapping;
 use crate::place_cache::Places;
 use crate::private_cache::CacheLine;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
+use crate::walk_cache::{self, WalkLine};
 use crate::{Errno, Result, process};
 use core::ffi::CStr;
 use core::fmt;
@@ -40,10 +41,12 @@ pub(crate) struct Private {
     pub(crate) places: [Places; crate::kept_lane::KEPT],
     /// What was looked up lately. Pages that nothing is kept in cost nothing.
     cache: [CacheLine; CACHE_LINES],
+    /// Directories that were walked to lately.
+    walks: [WalkLine; walk_cache::LINES],
 }
 
-/// So many names of a process are found without a walk: 256 KiB of memory, where as many are in use.
-const CACHE_LINES: usize = 4096;
+/// So many names of a process are found without a walk: 512 KiB of memory, where as many are in use.
+const CACHE_LINES: usize = 8192;
 
 /// Bytes of the private pages.
 const PRIVATE: usize = size_of::<Private>().next_multiple_of(4096);
@@ -371,6 +374,12 @@ impl Region {
     #[inline]
     pub fn private_cache(&self) -> &[CacheLine] {
         &self.private.cache
+    }
+
+    /// Where this process keeps which directories it walked to.
+    #[inline]
+    pub fn walk_cache(&self) -> &[WalkLine] {
+        &self.private.walks
     }
 
     /// Numbers of the descriptors that belong to this library and that programs must not close.

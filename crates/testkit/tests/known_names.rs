@@ -29,7 +29,7 @@ fn resolve(files: &FileSystem, path: &str) -> Result<InodeId, Errno> {
     files.resolve(&ROOT, files.root(), path.as_bytes(), LastLink::Follow)
 }
 
-/// One change: from now on `/d/f` is a file with this stamp.
+/// One change: from now on the name is a file's with this stamp.
 type Change = fn(&FileSystem, i64);
 
 /// A file takes the place of another.
@@ -47,12 +47,23 @@ fn replace_directory(files: &FileSystem, stamp: i64) {
     files.rmdir(&ROOT, files.root(), b"/next").expect("the old directory");
 }
 
-/// The stamp of what `/d/f` is now.
-fn look(files: &FileSystem) -> i64 {
+/// A directory with another, which has the file, takes the place of such a one.
+fn replace_directory_above(files: &FileSystem, stamp: i64) {
+    files.mkdir(&ROOT, files.root(), b"/next", 0o755).expect("a directory");
+    files.mkdir(&ROOT, files.root(), b"/next/e", 0o755).expect("a directory in it");
+    make(files, "/next/e/f", stamp);
+    files.rename(&ROOT, files.root(), b"/next", files.root(), b"/d", EXCHANGE).expect("exchanged");
+    files.unlink(&ROOT, files.root(), b"/next/e/f").expect("the old file");
+    files.rmdir(&ROOT, files.root(), b"/next/e").expect("the old directory in it");
+    files.rmdir(&ROOT, files.root(), b"/next").expect("the old directory");
+}
+
+/// The stamp of what this name means now.
+fn look(files: &FileSystem, name: &str) -> i64 {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         // What was found may be replaced before it is looked at, and the directory on the way as well.
-        match resolve(files, "/d/f").and_then(|inode| files.stat(inode)) {
+        match resolve(files, name).and_then(|inode| files.stat(inode)) {
             Ok(stat) => return stat.modified,
             Err(Errno::NOENT) => assert!(Instant::now() < end, "a name that is always there is not found"),
             Err(error) => panic!("a name that is always there: {error}"),
@@ -70,12 +81,15 @@ impl Drop for Ending<'_> {
 }
 
 /// Threads of two attachments look while one of them changes: what they find was not replaced before they began.
-fn never_older_than_the_question(label: &str, change: Change) {
+fn never_older_than_the_question(label: &str, name: &str, change: Change) {
     let _nothing_left = NoResidue::begin();
     let region = ScratchRegion::new(label, 32 << 20);
     let attached = [region.attach(), region.attach()];
     attached[0].mkdir(&ROOT, attached[0].root(), b"/d", 0o755).expect("a directory");
-    make(&attached[0], "/d/f", 0);
+    if name == "/d/e/f" {
+        attached[0].mkdir(&ROOT, attached[0].root(), b"/d/e", 0o755).expect("a directory in it");
+    }
+    make(&attached[0], name, 0);
     let (published, ended, looks) = (AtomicI64::new(0), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for files in attached.iter().chain(&attached) {
@@ -83,7 +97,7 @@ fn never_older_than_the_question(label: &str, change: Change) {
             scope.spawn(move || {
                 while !ended.load(Ordering::Relaxed) {
                     let before = published.load(Ordering::SeqCst);
-                    let found = look(files);
+                    let found = look(files, name);
                     assert!(found >= before, "the file of change {found} was found after change {before}");
                     looks.fetch_add(1, Ordering::Relaxed);
                 }
@@ -106,12 +120,17 @@ fn never_older_than_the_question(label: &str, change: Change) {
 
 #[test]
 fn a_file_that_was_replaced_is_not_found_again() {
-    never_older_than_the_question("known-file", replace_file);
+    never_older_than_the_question("known-file", "/d/f", replace_file);
 }
 
 #[test]
 fn a_directory_that_was_replaced_is_not_walked_again() {
-    never_older_than_the_question("known-directory", replace_directory);
+    never_older_than_the_question("known-directory", "/d/f", replace_directory);
+}
+
+#[test]
+fn a_directory_further_up_that_was_replaced_is_not_walked_again() {
+    never_older_than_the_question("known-above", "/d/e/f", replace_directory_above);
 }
 
 #[test]
@@ -167,4 +186,102 @@ fn who_may_not_search_a_directory_any_more_finds_nothing_that_he_knew() {
     files.chmod(&ROOT, directory, 0o700).expect("closed");
     assert_eq!(find(&OTHER), Err(Errno::ACCESS));
     assert_eq!(find(&ROOT), Ok(inode));
+}
+
+/// Who owns the directories of the next test, and may change them.
+const OWNER: Caller<'static> = OTHER;
+
+/// What happens to the directory `/a/b`, behind `/a/b/c/f`.
+type Step = fn(&FileSystem, &dyn Fn(&str) -> InodeId);
+
+const STEPS: [(&str, Step); 9] = [
+    ("renamed", |files, _| rename(files, "/a/b", "/a/elsewhere")),
+    ("renamed back", |files, _| rename(files, "/a/elsewhere", "/a/b")),
+    ("a link instead", |files, _| {
+        rename(files, "/a/b", "/a/elsewhere");
+        files.symlink(&OWNER, b"elsewhere", files.root(), b"/a/b").expect("a link");
+    }),
+    ("a link to nothing", |files, _| rename(files, "/a/elsewhere", "/a/nowhere")),
+    ("the directory again", |files, _| {
+        files.unlink(&OWNER, files.root(), b"/a/b").expect("unlinked");
+        rename(files, "/a/nowhere", "/a/b");
+    }),
+    ("closed to all", |files, inode| files.chmod(&OWNER, inode("/a/b"), 0).expect("closed")),
+    ("open to its group alone", |files, inode| files.chmod(&OWNER, inode("/a/b"), 0o070).expect("closed to its owner")),
+    ("open again", |files, inode| files.chmod(&OWNER, inode("/a/b"), 0o700).expect("opened")),
+    ("another's", |files, inode| files.chown(&ROOT, inode("/a/b"), Some(7), Some(7)).expect("given away")),
+];
+
+fn rename(files: &FileSystem, from: &str, to: &str) {
+    files.rename(&OWNER, files.root(), from.as_bytes(), files.root(), to.as_bytes(), 0).expect("renamed");
+}
+
+#[test]
+fn who_knows_a_walk_answers_after_each_change_on_the_way_as_who_knows_nothing() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("known-walks", 16 << 20);
+    let (files, others) = (region.attach(), region.attach());
+    for directory in [b"/a".as_slice(), b"/a/b", b"/a/b/c"] {
+        files.mkdir(&ROOT, files.root(), directory, 0o755).expect("a directory");
+        let inode = files.resolve(&ROOT, files.root(), directory, LastLink::Follow).expect("there");
+        files.chown(&ROOT, inode, Some(OWNER.uid), Some(OWNER.gid)).expect("the owner's");
+    }
+    make(&files, "/a/b/c/f", 0);
+    let find = |files: &FileSystem, who: &Caller<'_>, start: InodeId, path: &str| {
+        // Often enough to be remembered, and asked for again.
+        let found: Vec<_> = (0..5).map(|_| files.resolve(who, start, path.as_bytes(), LastLink::Follow)).collect();
+        assert!(found.iter().all(|each| *each == found[0]), "{path}: {found:?}");
+        found[0]
+    };
+    let inode = |path: &str| others.resolve(&ROOT, others.root(), path.as_bytes(), LastLink::Keep).expect("there");
+    let starts =
+        [(files.root(), "/a/b/c/f"), (files.root(), "a/b/c/f"), (inode("/a"), "b/c/f"), (inode("/a/b/c"), "f")];
+    for who in [OWNER, ROOT] {
+        assert!(starts.iter().all(|(start, path)| find(&files, &who, *start, path).is_ok()));
+    }
+    for (what, change) in STEPS {
+        change(&others, &inode);
+        let fresh = region.attach();
+        for who in [OWNER, ROOT, Caller { uid: 7, ..OTHER }] {
+            for (start, path) in starts {
+                let expected = fresh.resolve(&who, start, path.as_bytes(), LastLink::Follow);
+                assert_eq!(find(&files, &who, start, path), expected, "{what}: {path} for {}", who.uid);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_known_directory_that_is_gone_is_not_started_from() {
+    let _nothing_left = NoResidue::begin();
+    let region = ScratchRegion::new("known-start", 16 << 20);
+    let (files, others) = (region.attach(), region.attach());
+    let mut known: Option<InodeId> = None;
+    let mut again = 0;
+    for round in 0..50_000 {
+        others.mkdir(&ROOT, others.root(), b"/d", 0o755).expect("a directory");
+        make(&others, "/d/f", round);
+        let start = resolve(&others, "/d").expect("there");
+        let from = |start| files.resolve(&ROOT, start, b"f", LastLink::Follow);
+        if known.is_some_and(|known| known.number() == start.number()) {
+            // In the same place, and with as many changes behind it.
+            assert_eq!(known.map(from), Some(Err(Errno::NOENT)), "round {round}");
+            (known, again) = (None, again + 1);
+        }
+        let is_new = known.is_none();
+        if is_new {
+            assert!((0..4).all(|_| from(start).is_ok()));
+            known = Some(start);
+        }
+        others.unlink(&ROOT, others.root(), b"/d/f").expect("unlinked");
+        others.rmdir(&ROOT, others.root(), b"/d").expect("removed");
+        if is_new {
+            assert_eq!(from(start), Err(Errno::NOENT));
+            assert_eq!(files.mkdir(&ROOT, start, b"new", 0o755), Err(Errno::NOENT), "round {round}");
+        }
+        if again == 3 {
+            return;
+        }
+    }
+    panic!("no directory took the place of another");
 }

@@ -58,6 +58,7 @@ unsafe extern "sysv64" {
     fn lifeboat_kernels_stream_zero_avx2(dst: *mut u8, len: usize) -> Answer;
     fn lifeboat_kernels_stream_zero_avx512(dst: *mut u8, len: usize) -> Answer;
     fn lifeboat_kernels_string_plain(dst: *mut u8, src: *const u8, max: usize) -> Answer;
+    fn lifeboat_kernels_two_plain(src: *const u8) -> Answer;
 }
 
 /// Bytes in a cache line.
@@ -283,4 +284,13 @@ pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Re
     // SAFETY: the caller's promise; a fault in the routine is answered by the fix-up.
     let length = unsafe { lifeboat_kernels_string_plain(dst, src, max) }.value()?;
     Ok(if length == u64::MAX { None } else { Some(length as usize) })
+}
+
+/// # Safety
+/// `src` may be any address.
+#[inline]
+pub(crate) unsafe fn first_two(src: *const u8) -> Result<[u8; 2], Fault> {
+    // SAFETY: a fault in the routine is answered by the fix-up.
+    let both = unsafe { lifeboat_kernels_two_plain(src) }.value()?;
+    Ok([both as u8, (both >> 8) as u8])
 }

@@ -128,6 +128,17 @@ ROUTINE lifeboat_kernels_string_plain
     DONE
 END lifeboat_kernels_string_plain
 
+# two(rdi from): value = the first byte, and in the next eight bits the second, which is not looked at behind a NUL.
+ROUTINE lifeboat_kernels_two_plain
+    movzx edx, byte ptr [rdi]
+    test edx, edx
+    je 21f
+    movzx ecx, byte ptr [rdi + 1]
+    shl ecx, 8
+    or edx, ecx
+21:  DONE
+END lifeboat_kernels_two_plain
+
 LABEL lifeboat_kernels_plain_end
 
 # Where a handler that knows no address continues, and one that put it into rdx.

@@ -180,8 +180,22 @@ impl Region {
         &self.geometry
     }
 
+    /// As the product's.
+    pub fn load_all<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[u64; N]> {
+        let mut values = [0; N];
+        for (value, behind) in values.iter_mut().zip(behind) {
+            *value = self.load(start + behind)?;
+        }
+        Ok(values)
+    }
+
     /// None: what a process keeps for itself is modelled alone.
     pub fn private_cache(&self) -> &[crate::private_cache::CacheLine] {
+        &[]
+    }
+
+    /// As above.
+    pub fn walk_cache(&self) -> &[crate::walk_cache::WalkLine] {
         &[]
     }
 

@@ -56,7 +56,11 @@ pub(crate) fn to_stat(from: &Stat) -> libc::stat {
 }
 
 fn split(time: i64) -> (i64, i64) {
-    (time.div_euclid(NANOSECONDS), time.rem_euclid(NANOSECONDS))
+    // What came after 1970 is divided in fewer steps.
+    match u64::try_from(time) {
+        Ok(time) => ((time / NANOSECONDS as u64) as i64, (time % NANOSECONDS as u64) as i64),
+        Err(_) => (time.div_euclid(NANOSECONDS), time.rem_euclid(NANOSECONDS)),
+    }
 }
 
 fn to_statx(from: &Stat) -> libc::statx {
