@@ -76,6 +76,12 @@ pub unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Result<Op
     unsafe { machine::copy_string(dst, src, max) }
 }
 
+/// Tells that up to a page from `src` on is about to be copied: the processor fetches it meanwhile. Any address will do.
+#[inline(always)]
+pub fn prefetch(src: *const u8, len: usize) {
+    machine::prefetch(src, len.min(4096));
+}
+
 /// The first two bytes of a string; the second is 0, and not looked at, behind a NUL.
 ///
 /// # Errors

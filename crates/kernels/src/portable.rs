@@ -93,6 +93,8 @@ pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Re
     Ok(None)
 }
 
+pub(crate) fn prefetch(_src: *const u8, _len: usize) {}
+
 /// # Safety
 /// `src` can be read up to its NUL or two bytes.
 pub(crate) unsafe fn first_two(src: *const u8) -> Result<[u8; 2], Fault> {

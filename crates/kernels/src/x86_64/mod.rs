@@ -294,3 +294,14 @@ pub(crate) unsafe fn first_two(src: *const u8) -> Result<[u8; 2], Fault> {
     let both = unsafe { lifeboat_kernels_two_plain(src) }.value()?;
     Ok([both as u8, (both >> 8) as u8])
 }
+
+/// Has the processor fetch the bytes into its caches, while it does something else.
+#[inline(always)]
+pub(crate) fn prefetch(src: *const u8, len: usize) {
+    for line in (0..len).step_by(LINE) {
+        // SAFETY: a hint: any address will do, and nothing faults.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(src.wrapping_add(line).cast())
+        };
+    }
+}

@@ -5,9 +5,13 @@ use crate::{call, descriptors, limits, user};
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
 use lifeboat_fs::{Errno, OpenFile, Position, Result};
+use lifeboat_kernels as kernels;
 
 /// Flags of `preadv2` and `pwritev2` that change nothing in memory: high priority, synchronous, do not wait.
 const HARMLESS: c_int = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_NOWAIT;
+
+/// From so many bytes on the source is fetched while the place for it is looked up.
+const FETCHED_AHEAD: size_t = 512;
 
 fn at(offset: off_t) -> Result<Position> {
     u64::try_from(offset).map(Position::At).map_err(|_| Errno::INVAL)
@@ -21,6 +25,9 @@ pub(super) fn read_one(file: OpenFile, buffer: *mut c_void, length: size_t, posi
 
 /// Writes to one of our files.
 pub(crate) fn write_one(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> Result<usize> {
+    if length >= FETCHED_AHEAD {
+        kernels::prefetch(buffer.cast(), length);
+    }
     let piece = iovec { iov_base: buffer.cast_mut(), iov_len: length.min(user::LENGTH_MAX) };
     limits::write(file, core::slice::from_ref(&piece), position)
 }
