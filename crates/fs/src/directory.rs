@@ -50,6 +50,35 @@ pub(crate) struct Found {
     pub(crate) child: InodeId,
 }
 
+/// Where a name that is not in its directory belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    /// Offset of the word that leads to the chain.
+    head_at: u64,
+    depth: u32,
+    /// Entries in the chain.
+    length: usize,
+    /// Which key is free among those of one hash.
+    ordinal: u64,
+}
+
+/// An entry, or where it would be.
+type FoundOrSpot = core::result::Result<Found, Spot>;
+
+/// What a name meant while its directory had a sequence: an entry, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looked {
+    hash: u64,
+    sequence: u64,
+    met: FoundOrSpot,
+}
+
+impl Looked {
+    pub(crate) fn found(&self) -> Option<Found> {
+        self.met.ok()
+    }
+}
+
 /// A name and its hash.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'n> {
@@ -114,8 +143,7 @@ impl FileSystem {
         Ok((key, info))
     }
 
-    fn matches(&self, dir: InodeId, at: u64, name: &Name<'_>) -> Result<bool> {
-        let (key, info) = self.entry_head(dir, at)?;
+    fn matches(&self, dir: InodeId, at: u64, key: u64, info: u64, name: &Name<'_>) -> Result<bool> {
         if key & !(ORDINALS - 1) != name.hash || info as u8 as usize != name.bytes.len() {
             return Ok(false);
         }
@@ -167,27 +195,29 @@ impl FileSystem {
         Ok((at, depth))
     }
 
-    #[inline(always)]
-    fn find_with(&self, dir: InodeId, name: &Name<'_>, read: &impl Fn(u64) -> Result<u64>) -> Result<Option<Found>> {
-        let (mut link_at, _) = self.leaf(dir, name.hash, read)?;
-        for _ in 0..CHAIN_LIMIT {
+    /// Finds a name, or where it belongs, while nothing changes the directory.
+    fn meet(&self, dir: InodeId, name: &Name<'_>) -> Result<FoundOrSpot> {
+        let read = |at| self.region().load(at);
+        let (head_at, depth) = self.leaf(dir, name.hash, &read)?;
+        let mut spot = Spot { head_at, depth, length: 0, ordinal: 0 };
+        let mut link_at = head_at;
+        for length in 0..CHAIN_LIMIT {
             let at = match Target::decode(read(link_at)?)? {
                 Target::Entry(at) => at,
-                Target::Hole => return Ok(None),
+                Target::Hole => return Ok(Err(Spot { length, ..spot })),
                 _ => return Err(DAMAGED),
             };
-            if self.matches(dir, at, name)? {
+            let (key, info) = self.entry_head(dir, at)?;
+            if self.matches(dir, at, key, info, name)? {
                 let child = InodeId::from_word(read(at + CHILD)?);
-                return Ok(Some(Found { at, link_at, child }));
+                return Ok(Ok(Found { at, link_at, child }));
+            }
+            if key & !(ORDINALS - 1) == name.hash {
+                spot.ordinal = spot.ordinal.max((key & (ORDINALS - 1)) + 1);
             }
             link_at = at + NEXT;
         }
         Err(DAMAGED)
-    }
-
-    /// Finds a name while the directory's lock is held.
-    pub(crate) fn find_locked(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
-        self.find_with(dir, name, &|at| self.region().load(at))
     }
 
     /// Runs `read` until it saw one state of the directory, which has the sequence that it is given; `NOENT` when that is gone. No
@@ -213,39 +243,70 @@ impl FileSystem {
 
     /// Finds a name without a lock.
     pub(crate) fn find(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
-        let (found, sequence) = self.undisturbed(dir, |sequence| Ok((self.find_locked(dir, name)?, sequence)))?;
-        if let Some(found) = &found {
-            self.note_child(dir, sequence, name.bytes, found.child);
-        }
-        Ok(found)
+        self.look_for(dir, name).map(|looked| looked.found())
     }
 
-    /// Stages a new entry. The directory is locked; the name is not in it.
+    /// As [`FileSystem::find`], with what makes it known under the lock, too, if nothing happened meanwhile.
+    pub(crate) fn look_for(&self, dir: InodeId, name: &Name<'_>) -> Result<Looked> {
+        let (met, sequence) = self.undisturbed(dir, |sequence| Ok((self.meet(dir, name)?, sequence)))?;
+        if let Ok(found) = &met {
+            self.note_child(dir, sequence, name.bytes, found.child);
+        }
+        Ok(Looked { hash: name.hash, sequence, met })
+    }
+
+    /// What a name means while the directory's lock is held: what it meant before, if the directory has the same sequence
+    /// still, which every change of its names changes.
+    pub(crate) fn look_locked<'n>(
+        &self,
+        dir: InodeId,
+        name: &'n [u8],
+        before: Option<Looked>,
+    ) -> Result<(Name<'n>, FoundOrSpot)> {
+        if let Some(looked) = before
+            && self.field(dir, inode::SEQUENCE)? == looked.sequence
+        {
+            return Ok((Name { bytes: name, hash: looked.hash }, looked.met));
+        }
+        let name = self.name(name)?;
+        let met = self.meet(dir, &name)?;
+        Ok((name, met))
+    }
+
+    /// Where a name belongs in the directory as the transaction will leave it, which does not have it.
+    pub(crate) fn spot(&self, transaction: &Transaction<'_, '_>, dir: InodeId, name: &Name<'_>) -> Result<Spot> {
+        let (head_at, depth) = self.leaf(dir, name.hash, &|at| transaction.get(at))?;
+        let mut spot = Spot { head_at, depth, length: 0, ordinal: 0 };
+        let mut at = transaction.get(head_at)?;
+        while let Target::Entry(entry) = Target::decode(at)? {
+            self.belongs(&|at| transaction.get(at), dir, Class::Entry, entry, Kind::Entry)?;
+            let key = self.region().load(entry + KEY)?;
+            if key & !(ORDINALS - 1) == name.hash {
+                spot.ordinal = spot.ordinal.max((key & (ORDINALS - 1)) + 1);
+            }
+            spot.length += 1;
+            if spot.length == CHAIN_LIMIT {
+                return Err(DAMAGED);
+            }
+            at = transaction.get(entry + NEXT)?;
+        }
+        Ok(spot)
+    }
+
+    /// Stages a new entry. The directory is locked; the name is not in it, and belongs there.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn insert(
         &self,
         transaction: &mut Transaction<'_, '_>,
         lane: &Lane<'_>,
         dir: InodeId,
         name: &Name<'_>,
+        spot: Spot,
         child: InodeId,
         kind: u8,
     ) -> Result<()> {
         transaction.guard(dir.at() + inode::SEQUENCE)?;
-        let (mut head_at, depth) = self.leaf(dir, name.hash, &|at| transaction.get(at))?;
-        let mut ordinal = 0;
-        let mut length = 0;
-        let mut at = transaction.get(head_at)?;
-        while let Target::Entry(entry) = Target::decode(at)? {
-            self.belongs(&|at| transaction.get(at), dir, Class::Entry, entry, Kind::Entry)?;
-            if self.region().load(entry + KEY)? & !(ORDINALS - 1) == name.hash {
-                ordinal = ordinal.max((self.region().load(entry + KEY)? & (ORDINALS - 1)) + 1);
-            }
-            length += 1;
-            if length == CHAIN_LIMIT {
-                return Err(DAMAGED);
-            }
-            at = transaction.get(entry + NEXT)?;
-        }
+        let Spot { mut head_at, depth, length, ordinal } = spot;
         if ordinal == ORDINALS {
             return Err(Errno::NOSPC);
         }

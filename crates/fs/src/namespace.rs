@@ -130,17 +130,15 @@ impl FileSystem {
         new: &NewInode,
         fill: impl FnOnce(&Lane<'_>, &mut Transaction<'_, '_>, InodeId) -> Result<MustFence>,
     ) -> Result<InodeId> {
-        let name = self.name(place.name)?;
         let lane = self.lane()?;
         self.lock_inode(&lane, place.dir).map_err(gone)?;
-        if self.find_locked(place.dir, &name)?.is_some() {
-            return Err(Errno::EXIST);
-        }
+        let (name, met) = self.look_locked(place.dir, place.name, place.looked)?;
+        let Err(spot) = met else { return Err(Errno::EXIST) };
         self.changeable(who, place.dir)?;
         let mut transaction = lane.begin();
         let id = self.new_inode(&mut transaction, &lane, who, place.dir, new)?;
         let data = fill(&lane, &mut transaction, id)?;
-        self.insert(&mut transaction, &lane, place.dir, &name, id, entry_kind(new.mode))?;
+        self.insert(&mut transaction, &lane, place.dir, &name, spot, id, entry_kind(new.mode))?;
         let links = (new.mode & inode::TYPE_MASK == inode::DIRECTORY) as i64;
         self.touch_directory(&mut transaction, place.dir, 1, links)?;
         transaction.commit(data)?;
@@ -148,7 +146,7 @@ impl FileSystem {
     }
 
     /// `EXIST` unless the place is a name that means nothing so far.
-    fn unused(&self, place: &Place<'_>) -> Result<()> {
+    fn unused(&self, place: &mut Place<'_>) -> Result<()> {
         if place.ending != Ending::Name || self.look(place)?.is_some() { Err(Errno::EXIST) } else { Ok(()) }
     }
 
@@ -162,8 +160,8 @@ impl FileSystem {
         fill: impl Fn(&Lane<'_>, &mut Transaction<'_, '_>, InodeId) -> Result<MustFence>,
     ) -> Result<()> {
         let is_directory = new.mode & inode::TYPE_MASK == inode::DIRECTORY;
-        self.at_place(who, dir, path, Last::Unseen, |place| {
-            self.unused(&place)?;
+        self.at_place(who, dir, path, Last::Unseen, |mut place| {
+            self.unused(&mut place)?;
             if place.slash && !is_directory {
                 return Err(Errno::NOENT);
             }
@@ -213,8 +211,8 @@ impl FileSystem {
 
     /// Gives the inode one more name.
     pub fn link(&self, who: &Caller<'_>, old: InodeId, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, Last::Unseen, |place| {
-            self.unused(&place)?;
+        self.at_place(who, dir, path, Last::Unseen, |mut place| {
+            self.unused(&mut place)?;
             if place.slash {
                 return Err(Errno::NOENT);
             }
@@ -224,12 +222,10 @@ impl FileSystem {
     }
 
     fn link_at(&self, who: &Caller<'_>, old: InodeId, place: &Place<'_>) -> Result<()> {
-        let name = self.name(place.name)?;
         let lane = self.lane()?;
         self.lock_inodes(&lane, &mut [old, place.dir]).map_err(gone)?;
-        if self.find_locked(place.dir, &name)?.is_some() {
-            return Err(Errno::EXIST);
-        }
+        let (name, met) = self.look_locked(place.dir, place.name, place.looked)?;
+        let Err(spot) = met else { return Err(Errno::EXIST) };
         self.changeable(who, place.dir)?;
         if self.is_directory(old)? {
             return Err(Errno::PERM);
@@ -243,7 +239,7 @@ impl FileSystem {
             return Err(Errno::MLINK);
         }
         let mut transaction = lane.begin();
-        self.insert(&mut transaction, &lane, place.dir, &name, old, entry_kind(mode as u32))?;
+        self.insert(&mut transaction, &lane, place.dir, &name, spot, old, entry_kind(mode as u32))?;
         transaction.set(old.at() + inode::LINKS, links_word(links + 1))?;
         transaction.set(old.at() + inode::MODE, mode & !inode::LINKABLE)?;
         self.set(old, inode::CHANGED, process::now() as u64)?;
@@ -253,11 +249,11 @@ impl FileSystem {
 
     /// Removes a name that is no directory's.
     pub fn unlink(&self, who: &Caller<'_>, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, Last::Unseen, |place| {
+        self.at_place(who, dir, path, Last::Unseen, |mut place| {
             if place.ending != Ending::Name {
                 return Err(Errno::ISDIR);
             }
-            let child = self.look(&place)?.ok_or(Errno::NOENT)?;
+            let child = self.look(&mut place)?.ok_or(Errno::NOENT)?;
             if place.slash {
                 return Err(if self.is_directory(child)? { Errno::ISDIR } else { Errno::NOTDIR });
             }
@@ -269,19 +265,19 @@ impl FileSystem {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, who: &Caller<'_>, dir: InodeId, path: &[u8]) -> Result<()> {
-        self.at_place(who, dir, path, Last::Unseen, |place| {
+        self.at_place(who, dir, path, Last::Unseen, |mut place| {
             match place.ending {
                 Ending::Name => {}
                 Ending::Dot => return Err(Errno::INVAL),
                 Ending::DotDot => return Err(Errno::NOTEMPTY),
                 Ending::Root => return Err(Errno::BUSY),
             }
-            self.remove_name(who, &place, self.look(&place)?.ok_or(Errno::NOENT)?, true)
+            let child = self.look(&mut place)?.ok_or(Errno::NOENT)?;
+            self.remove_name(who, &place, child, true)
         })
     }
 
     fn remove_name(&self, who: &Caller<'_>, place: &Place<'_>, child: InodeId, directory: bool) -> Result<()> {
-        let name = self.name(place.name)?;
         let mut child = child;
         for _ in 0..crate::TRIES {
             let lane = self.lane()?;
@@ -294,13 +290,13 @@ impl FileSystem {
                 other => other?,
             }
             // What the name means may have changed before the locks were taken.
-            let found = match self.find_locked(place.dir, &name)? {
-                None => return Err(Errno::NOENT),
-                Some(found) if found.child != child => {
+            let found = match self.look_locked(place.dir, place.name, place.looked)?.1 {
+                Err(_) => return Err(Errno::NOENT),
+                Ok(found) if found.child != child => {
                     child = found.child;
                     continue;
                 }
-                Some(found) => found,
+                Ok(found) => found,
             };
             self.changeable(who, place.dir)?;
             self.sticky_permits(who, place.dir, child)?;

@@ -52,8 +52,9 @@ impl FileSystem {
                 if new.ending != Ending::Name {
                     return Err(if flags & NO_REPLACE != 0 { Errno::EXIST } else { Errno::BUSY });
                 }
-                let old = Place { found: Some(self.look(&old)?.ok_or(Errno::NOENT)?), ..old };
-                let new = Place { found: self.look(&new)?, ..new };
+                let (mut old, mut new) = (old, new);
+                self.look(&mut old)?.ok_or(Errno::NOENT)?;
+                self.look(&mut new)?;
                 let step = Move { who, old, new, flags };
                 self.rename_claimed(&step)
             })
@@ -99,10 +100,9 @@ impl FileSystem {
                 }
                 other => other?,
             }
-            let old_name = self.name(step.old.name)?;
-            let new_name = self.name(step.new.name)?;
-            let found = self.find_locked(step.old.dir, &old_name)?.ok_or(Errno::NOENT)?;
-            let existing = self.find_locked(step.new.dir, &new_name)?;
+            let [found, existing] = [&step.old, &step.new]
+                .map(|place| self.look_locked(place.dir, place.name, place.looked).map(|(_, met)| met.ok()));
+            let (found, existing) = (found?.ok_or(Errno::NOENT)?, existing?);
             if found.child != source || existing.map(|existing| existing.child) != target {
                 (source, target) = (found.child, existing.map(|existing| existing.child));
                 continue;
@@ -201,7 +201,8 @@ impl FileSystem {
         let new_name = self.name(step.new.name)?;
         let mut transaction = lane.begin();
         let names = self.leave(&mut transaction, lane, step, &found)?;
-        self.insert(&mut transaction, lane, step.new.dir, &new_name, source, entry_kind(mode))?;
+        let spot = self.spot(&transaction, step.new.dir, &new_name)?;
+        self.insert(&mut transaction, lane, step.new.dir, &new_name, spot, source, entry_kind(mode))?;
         let links = (is_directory && step.old.dir != step.new.dir) as i64;
         self.touch_directory(&mut transaction, step.old.dir, names, -links)?;
         self.touch_directory(&mut transaction, step.new.dir, 1, links)?;

@@ -1,6 +1,6 @@
 //! Paths: from a starting directory and bytes to an inode, or to the place of a last name.
 
-use crate::directory::Name;
+use crate::directory::Looked;
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, gone};
 use crate::known_directory::{KnownDirectory, split_last};
@@ -55,6 +55,8 @@ pub(crate) struct Place<'n> {
     pub(crate) found: Option<InodeId>,
     /// The path ended in a slash: it must be a directory.
     pub(crate) slash: bool,
+    /// How it was found, or not, if its directory was searched for it.
+    pub(crate) looked: Option<Looked>,
 }
 
 /// The last component of a path.
@@ -135,28 +137,34 @@ impl FileSystem {
     }
 
     /// What a name means in a directory that may be searched. One that was removed has no names, of whatever length.
-    fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<InodeId>> {
-        if let Some(child) = self.known_child(dir, name) {
-            return Ok(Some(child));
+    fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<(Option<InodeId>, Option<Looked>)> {
+        match self.known_child(dir, name) {
+            Some(child) => Ok((Some(child), None)),
+            None => self.search_directory(dir, name),
         }
-        let found = self.name(name).and_then(|name: Name<'_>| self.find(dir, &name));
-        match found {
-            Ok(Some(found)) => Ok(Some(found.child)),
+    }
+
+    /// As [`FileSystem::lookup`] of a name that this process does not know.
+    fn search_directory(&self, dir: InodeId, name: &[u8]) -> Result<(Option<InodeId>, Option<Looked>)> {
+        let looked = self.name(name).and_then(|name| self.look_for(dir, &name));
+        match looked {
+            Ok(looked) if let Some(found) = looked.found() => Ok((Some(found.child), Some(looked))),
             _ if !self.has_name(dir)? => Err(Errno::NOENT),
-            other => other.map(|_| None),
+            other => other.map(|looked| (None, Some(looked))),
         }
     }
 
     /// What is at a place whose name was not looked at so far.
-    pub(crate) fn look(&self, place: &Place<'_>) -> Result<Option<InodeId>> {
-        self.lookup(place.dir, place.name)
+    pub(crate) fn look(&self, place: &mut Place<'_>) -> Result<Option<InodeId>> {
+        (place.found, place.looked) = self.lookup(place.dir, place.name)?;
+        Ok(place.found)
     }
 
     /// What a name means now; [`DAMAGED`] when it still leads to `before`, which is gone. No lock is held.
     pub(crate) fn look_again(&self, place: &Place<'_>, before: Option<InodeId>) -> Result<Option<InodeId>> {
         // Asked first: what the name leads to now may be gone a moment later.
         let was_gone = before.is_some_and(|inode| self.validate(inode) == Err(Errno::STALE));
-        let now = self.look(place)?;
+        let now = self.lookup(place.dir, place.name)?.0;
         if was_gone && now == before { Err(DAMAGED) } else { Ok(now) }
     }
 
@@ -204,10 +212,12 @@ impl FileSystem {
     #[inline]
     fn last_step<'p>(&self, known: KnownDirectory, name: &'p [u8], last: Last) -> Result<Step<'p>> {
         let KnownDirectory { dir, sequence } = known;
-        let known = || self.known_child_of(dir, sequence, name);
-        let found = match last {
-            Last::Unseen => None,
-            _ => known().map_or_else(|| self.lookup(dir, name), |child| Ok(Some(child)))?,
+        let (found, looked) = match last {
+            Last::Unseen => (None, None),
+            _ => match self.known_child_of(dir, sequence, name) {
+                None => self.search_directory(dir, name)?,
+                child => (child, None),
+            },
         };
         if let Some(link) = found
             && last != Last::Keep
@@ -215,7 +225,7 @@ impl FileSystem {
         {
             return Ok(Step::Link { link, dir, rest: b"" });
         }
-        Ok(Step::Arrived(Place { dir, name, ending: Ending::Name, found, slash: false }))
+        Ok(Step::Arrived(Place { dir, name, ending: Ending::Name, found, slash: false, looked }))
     }
 
     #[inline(never)]
@@ -225,7 +235,7 @@ impl FileSystem {
         if rest.first() == Some(&b'/') {
             dir = self.root();
         }
-        let mut place = Place { dir, name: b"", ending: Ending::Dot, found: Some(dir), slash: false };
+        let mut place = Place { dir, name: b"", ending: Ending::Dot, found: Some(dir), slash: false, looked: None };
         if dir == self.root() {
             place.ending = Ending::Root;
         }
@@ -249,7 +259,7 @@ impl FileSystem {
                     self.search_permitted(who, dir)?;
                     let (to, ending) =
                         if name == b"." { (dir, Ending::Dot) } else { (self.parent(dir)?, Ending::DotDot) };
-                    place = Place { dir: to, name: b"", ending, found: Some(to), slash: false };
+                    place = Place { dir: to, name: b"", ending, found: Some(to), slash: false, looked: None };
                 }
                 _ => {
                     let is_last = skip_slashes(after).is_empty();
@@ -263,8 +273,8 @@ impl FileSystem {
                     if is_refused {
                         return Err(Errno::ISDIR);
                     }
-                    let found = if unseen { None } else { self.lookup(dir, name)? };
-                    place = Place { dir, name, ending: Ending::Name, found, slash: false };
+                    let (found, looked) = if unseen { (None, None) } else { self.lookup(dir, name)? };
+                    place = Place { dir, name, ending: Ending::Name, found, slash: false, looked };
                     if let Some(link) = found
                         && (last != Last::Keep || !is_last)
                         && self.is_link(link)?
