@@ -9,6 +9,10 @@ pub enum Place {
     Mount,
     /// The same with `--checksums-at-seal`.
     AtSeal,
+    /// As `Mount`, in a region all of whose pages have 4 KiB.
+    SmallPages,
+    /// As `Mount`, in a region that is as small as regions are.
+    SmallRegion,
     /// In the region, by the calls of the file system itself.
     Inner,
     /// A tmpfs with pages of 4 KiB.
@@ -27,6 +31,8 @@ impl Place {
         match self {
             Place::Mount => "Lifeboat",
             Place::AtSeal => "Lifeboat, checksums at seal",
+            Place::SmallPages => "Lifeboat, pages of 4 KiB",
+            Place::SmallRegion => "Lifeboat, smallest region",
             Place::Inner => "Lifeboat, linked in",
             Place::Tmpfs => "tmpfs",
             Place::TmpfsHuge => "tmpfs huge=always",
@@ -115,7 +121,7 @@ pub struct Measure {
 }
 
 use Goal::{AtMost, Beside, More, Times};
-use Place::{AtSeal, Bare, Disk, Inner, Mount, Tmpfs, TmpfsHuge};
+use Place::{AtSeal, Bare, Disk, Inner, Mount, SmallPages, SmallRegion, Tmpfs, TmpfsHuge};
 use Unit::{Bytes, Operations, Share};
 
 /// All questions, in the order of the report.
@@ -156,6 +162,20 @@ pub const MEASURES: &[Measure] = &[
         unit: Bytes,
         ours: arm(AtSeal, "write-over-1m"),
         goals: &[Times(arm(Tmpfs, "write-over-1m"), 3.0, None), Times(arm(Bare, "copy"), 0.95, None)],
+    },
+    Measure {
+        name: "write-first-small-pages",
+        what: "write() of 1 MiB with checksums, first pass of a new process over a new file, where all pages have 4 KiB",
+        unit: Bytes,
+        ours: first(SmallPages, "write-new-1m"),
+        goals: &[Times(arm(Tmpfs, "write-new-1m"), 0.8, None)],
+    },
+    Measure {
+        name: "write-over-small-pages",
+        what: "the same over a file that is there, by a process that wrote it before",
+        unit: Bytes,
+        ours: arm(SmallPages, "write-over-1m"),
+        goals: &[Times(arm(Tmpfs, "write-over-1m"), 2.5, None)],
     },
     Measure {
         name: "write-4k-new",
@@ -283,7 +303,21 @@ pub const MEASURES: &[Measure] = &[
         ours: arm(Mount, "start"),
         goals: &[More(arm(Bare, "start"), 300_000.0)],
     },
+    Measure {
+        name: "start-small-region",
+        what: "the same in the smallest region that there can be",
+        unit: Operations,
+        ours: arm(SmallRegion, "start"),
+        goals: &[More(arm(Bare, "start"), 300_000.0), Beside(arm(Mount, "start"))],
+    },
 ];
+
+impl Measure {
+    /// All that is done for it: our work, and what it is held against.
+    pub fn arms(&self) -> impl Iterator<Item = Arm> {
+        std::iter::once(self.ours).chain(self.goals.iter().filter_map(Goal::peer))
+    }
+}
 
 /// The same work by several processes at once.
 #[derive(Clone, Copy, Debug)]
@@ -353,8 +387,7 @@ mod tests {
     fn every_question_can_be_asked() {
         for (index, measure) in MEASURES.iter().enumerate() {
             assert!(MEASURES[..index].iter().all(|other| other.name != measure.name), "{}", measure.name);
-            let arms = std::iter::once(measure.ours).chain(measure.goals.iter().filter_map(Goal::peer));
-            for arm in arms {
+            for arm in measure.arms() {
                 assert!(crate::tasks::find(arm.task).is_some(), "{}", arm.task);
             }
         }

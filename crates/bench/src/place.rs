@@ -10,11 +10,18 @@ use std::fs::{self, DirBuilder};
 use std::io::{Error, Result};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::ptr::null;
 
 const REGION: &str = "bench";
+/// Its pages have 4 KiB.
+const SMALL_PAGES: &str = "bench-small-pages";
+/// The smallest.
+const SMALL_REGION: &str = "bench-small";
+/// As much as the smallest region has.
+const SMALLEST: u64 = lifeboat_region::layout::SMALLEST;
 
 /// What [`Ground::prepare`] is told.
 #[derive(Clone, Debug)]
@@ -27,6 +34,10 @@ pub struct Wanted {
     pub size: u64,
     /// A folder on a disk, if one is to be compared with.
     pub disk: Option<PathBuf>,
+    /// Whether there is to be a region with pages of 4 KiB, too.
+    pub small_pages: bool,
+    /// Whether there is to be a small region, too.
+    pub small_region: bool,
 }
 
 /// Where work can be done. What was made for it goes when this is dropped.
@@ -62,6 +73,14 @@ fn hide_mounts() -> Result<()> {
     if answer == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
+fn finished(mut command: Command) -> Result<Output> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
 fn make(folder: &Path) -> Result<()> {
     DirBuilder::new().mode(0o700).create(folder)
 }
@@ -95,8 +114,35 @@ impl Ground {
         }
         let size = ground.wanted.size.to_string();
         ground.lifeboat(&["region", "create", REGION, "--size", &size])?;
-        ground.region = serde_json::from_slice(&ground.lifeboat(&["region", "info", REGION, "--json"])?.stdout)?;
+        ground.region = ground.info(REGION)?;
+        if ground.wanted.small_region {
+            ground.lifeboat(&["region", "create", SMALL_REGION, "--size", &SMALLEST.to_string()])?;
+        }
+        if ground.wanted.small_pages {
+            ground.create_with_small_pages(&size)?;
+        }
         Ok(ground)
+    }
+
+    fn info(&self, region: &str) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.lifeboat(&["region", "info", region, "--json"])?.stdout)?)
+    }
+
+    fn create_with_small_pages(&self, size: &str) -> Result<()> {
+        let mut command = self.words(&["region", "create", SMALL_PAGES, "--size", size, "--carrier", "shm"]);
+        let no_huge_pages = || {
+            // SAFETY: changes a setting of the child alone, before it executes its program.
+            let answer = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+            if answer == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+        };
+        // SAFETY: a system call, and nothing else.
+        unsafe { command.pre_exec(no_huge_pages) };
+        finished(command)?;
+        // A figure would be one of something else.
+        match self.info(SMALL_PAGES)?["huge_bytes"].as_u64() {
+            Some(0) => Ok(()),
+            other => Err(Error::other(format!("of a region with small pages {other:?} bytes are in large ones"))),
+        }
     }
 
     /// What the region says of itself.
@@ -116,13 +162,15 @@ impl Ground {
         command
     }
 
-    fn lifeboat(&self, words: &[&str]) -> Result<Output> {
+    fn words(&self, words: &[&str]) -> Command {
         let (verbs, rest) = words.split_at(2);
-        let output = self.command(verbs).arg("--place").arg(self.regions()).args(rest).stdin(Stdio::null()).output()?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        Err(Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        let mut command = self.command(verbs);
+        command.arg("--place").arg(self.regions()).args(rest).stdin(Stdio::null());
+        command
+    }
+
+    fn lifeboat(&self, words: &[&str]) -> Result<Output> {
+        finished(self.words(words))
     }
 
     fn regions(&self) -> PathBuf {
@@ -145,14 +193,20 @@ impl Ground {
     /// The command of a worker.
     pub fn worker(&self, arm: &Arm, bytes: usize, operations: usize) -> Command {
         let folder = match arm.place {
-            Place::Mount | Place::AtSeal => self.mount(),
+            Place::Mount | Place::AtSeal | Place::SmallPages | Place::SmallRegion => self.mount(),
             Place::Tmpfs | Place::Bare | Place::Inner => self.folder.join("tmpfs"),
             Place::TmpfsHuge => self.folder.join("huge"),
             Place::Disk => self.disk.clone().unwrap_or_default(),
         };
-        let mut command = match arm.place {
-            Place::Mount | Place::AtSeal => {
-                let mut command = self.command(&["exec", "--name", REGION, "--claims", "none"]);
+        let region = match arm.place {
+            Place::Mount | Place::AtSeal => Some(REGION),
+            Place::SmallPages => Some(SMALL_PAGES),
+            Place::SmallRegion => Some(SMALL_REGION),
+            Place::Inner | Place::Tmpfs | Place::TmpfsHuge | Place::Disk | Place::Bare => None,
+        };
+        let mut command = match region {
+            Some(region) => {
+                let mut command = self.command(&["exec", "--name", region, "--claims", "none"]);
                 if arm.place == Place::AtSeal {
                     command.arg("--checksums-at-seal");
                 }
@@ -160,7 +214,7 @@ impl Ground {
                 command.arg(&self.wanted.program);
                 command
             }
-            _ => self.command(&[]),
+            None => self.command(&[]),
         };
         if arm.place == Place::Inner {
             command.env("LIFEBOAT_REGION", self.regions().join(REGION));
@@ -173,7 +227,11 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        let _ = self.lifeboat(&["region", "remove", "--force", REGION]);
+        let others = [(self.wanted.small_pages, SMALL_PAGES), (self.wanted.small_region, SMALL_REGION)];
+        let made = others.into_iter().filter(|(made, _)| *made).map(|(_, region)| region);
+        for region in made.chain([REGION]) {
+            let _ = self.lifeboat(&["region", "remove", "--force", region]);
+        }
         if let Some(disk) = &self.disk {
             let _ = fs::remove_dir_all(disk);
         }

@@ -7,7 +7,8 @@ use crate::statistics::Middle;
 use crate::tasks::Sample;
 use crate::worker::read_sample;
 use std::io::{BufRead, BufReader, Error, Result, Write};
-use std::process::{Child, ChildStdout, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -27,6 +28,12 @@ impl Options {
     fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
     }
+
+    /// Whether anything that is asked for is done in this place.
+    pub fn needs(&self, place: Place) -> bool {
+        let mut wanted = MEASURES.iter().filter(|measure| self.wants(measure.name));
+        wanted.any(|measure| measure.arms().any(|arm| arm.place == place))
+    }
 }
 
 /// A worker that waits for its word.
@@ -35,9 +42,43 @@ struct Worker {
     lines: BufReader<ChildStdout>,
 }
 
+/// Where a worker runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// On one processor, where all run that take turns with it: processors are not equally fast at all times.
+    Pinned,
+    /// Where the kernel likes.
+    Anywhere,
+}
+
+/// Has the program run on the last processor that this process may run on.
+fn pin(command: &mut Command) {
+    let pin = || {
+        // SAFETY: a set is plain bits; both calls are about the calling thread alone, which is the child's only one.
+        let answer = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            let length = size_of::<libc::cpu_set_t>();
+            let mut answer = libc::sched_getaffinity(0, length, &mut set);
+            let last = (0..libc::CPU_SETSIZE as usize).rev().find(|&cpu| libc::CPU_ISSET(cpu, &set));
+            if let Some(last) = last.filter(|_| answer == 0) {
+                libc::CPU_ZERO(&mut set);
+                libc::CPU_SET(last, &mut set);
+                answer = libc::sched_setaffinity(0, length, &set);
+            }
+            answer
+        };
+        if answer == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+    };
+    // SAFETY: two system calls and a look at a set of the child's own; nothing is allocated or locked.
+    unsafe { command.pre_exec(pin) };
+}
+
 impl Worker {
-    fn start(ground: &Ground, arm: &Arm, options: &Options) -> Result<Worker> {
+    fn start(ground: &Ground, arm: &Arm, options: &Options, run: Run) -> Result<Worker> {
         let mut command = ground.worker(arm, options.bytes, options.operations);
+        if run == Run::Pinned {
+            pin(&mut command);
+        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().ok_or_else(|| Error::other("a worker without output"))?;
         let mut worker = Worker { child, lines: BufReader::new(out) };
@@ -95,7 +136,7 @@ impl Turn {
     fn round(&mut self, ground: &Ground, options: &Options) -> Result<Sample> {
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
-            None => Worker::start(ground, &self.arm, options)?,
+            None => Worker::start(ground, &self.arm, options, Run::Pinned)?,
         };
         let sample = worker.round(&self.arm)?;
         if self.arm.life == Life::Kept {
@@ -124,7 +165,8 @@ fn scale(ground: &Ground, options: &Options, scaling: &Scaling, place: Place) ->
     // Together they move as much as one does elsewhere: the region has room for that.
     let bytes = (options.bytes / most / PAGE * PAGE).max(PAGE);
     let options = Options { bytes, ..options.clone() };
-    let mut workers = (0..most).map(|_| Worker::start(ground, &arm, &options)).collect::<Result<Vec<_>>>()?;
+    let mut workers =
+        (0..most).map(|_| Worker::start(ground, &arm, &options, Run::Anywhere)).collect::<Result<Vec<_>>>()?;
     let mut ratios = vec![Vec::new(); counts.len()];
     for round in 0..=options.rounds {
         let mut alone = 0.0;
@@ -145,24 +187,38 @@ fn scale(ground: &Ground, options: &Options, scaling: &Scaling, place: Place) ->
 /// Among how many files: as many of these as the region has room for (half a KiB each, and half of it free).
 const AMONG: [usize; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
 
-/// What an operation costs among few files and among many.
+/// What an operation costs among few files and among many. Whoever is among many takes turns with one who is among few, in a
+/// folder of his own: what disturbs the machine disturbs both.
 fn grow(ground: &Ground, options: &Options, growth: &Growth) -> Result<GrowthRow> {
     let arm = Arm { place: Place::Inner, task: growth.task, life: Life::Kept };
+    let begin = |count| Worker::start(ground, &arm, &Options { operations: count, ..options.clone() }, Run::Pinned);
+    let cost = |worker: &mut Worker| worker.round(&arm).map(|sample| sample.own / sample.units);
     let size = ground.region()["size"].as_u64().unwrap_or(0) as usize;
-    let mut costs = Vec::new();
+    let mut few = begin(AMONG[0])?;
+    let (mut costs, mut times) = (Vec::new(), Vec::new());
     for count in AMONG.into_iter().filter(|count| count * 1024 <= size) {
-        // One after the other: together they would be among all of their files.
-        let mut worker = Worker::start(ground, &arm, &Options { operations: count, ..options.clone() })?;
-        let mut samples = Vec::new();
+        let mut many = begin(count)?;
+        let (mut samples, mut ratios) = (Vec::new(), Vec::new());
         for round in 0..=options.rounds {
-            let sample = worker.round(&arm)?;
+            let (least, here) = match round % 2 {
+                0 => {
+                    let least = cost(&mut few)?;
+                    (least, cost(&mut many)?)
+                }
+                _ => {
+                    let here = cost(&mut many)?;
+                    (cost(&mut few)?, here)
+                }
+            };
             if round > 0 {
-                samples.push(sample.own / sample.units);
+                samples.push(here);
+                ratios.push(here / least);
             }
         }
         costs.extend(Middle::of(samples).map(|middle| (count, middle)));
+        times.extend(Middle::of(ratios).map(|middle| (count, middle.median)));
     }
-    Ok(GrowthRow::new(growth, costs))
+    Ok(GrowthRow::new(growth, costs, times))
 }
 
 /// A round of all at once: how many units in a nanosecond.
@@ -200,7 +256,7 @@ pub fn run(ground: &Ground, options: &Options, progress: &mut dyn FnMut(usize, u
 
 fn answer(ground: &Ground, options: &Options, measure: &Measure) -> Result<Row> {
     let mut turns: Vec<Turn> = Vec::new();
-    for arm in std::iter::once(measure.ours).chain(measure.goals.iter().filter_map(Goal::peer)) {
+    for arm in measure.arms() {
         if ground.refusal(arm.place).is_none() && turns.iter().all(|turn| turn.arm != arm) {
             turns.push(Turn { arm, worker: None, samples: Vec::new() });
         }

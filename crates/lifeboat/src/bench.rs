@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use lifeboat_bench::measure::Place as BenchPlace;
 use lifeboat_bench::place::Wanted;
 use lifeboat_bench::worker::{Job, serve};
 use lifeboat_bench::{GROWTHS, Ground, MEASURES, Options, SCALINGS, plot, run};
@@ -15,6 +16,8 @@ use crate::failure::{Failure, io_reason, shown};
 use crate::output;
 
 const MIB: usize = 1 << 20;
+/// Bytes of a region that has room for a million files, and as many again.
+const A_MILLION_FILES: u64 = 1 << 30;
 /// The word by which a worker is started.
 const WORKER: &str = "bench-worker";
 
@@ -34,8 +37,10 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
     let wanted = Wanted {
         program: std::env::current_exe().map_err(wrong)?,
         worker: WORKER,
-        size: (options.bytes * 3 + 64 * MIB) as u64,
+        size: size(&options, arguments.quick),
         disk: arguments.disk.clone(),
+        small_pages: options.needs(BenchPlace::SmallPages),
+        small_region: options.needs(BenchPlace::SmallRegion),
     };
     let ground = Ground::prepare(wanted).map_err(wrong)?;
     let bar = bar();
@@ -70,6 +75,13 @@ fn create(option: &str, path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|error| {
         Failure::usage(format_args!("{option} {}: {}", shown(path.as_os_str().as_bytes()), io_reason(&error)))
     })
+}
+
+/// For files as large as the source, a copy of each, and what else there is; and for a million small files.
+fn size(options: &Options, quick: bool) -> u64 {
+    let bulk = (options.bytes * 3 + 64 * MIB) as u64;
+    let is_large = !quick && bulk * 16 < lifeboat_region::budget::available().bytes;
+    if is_large { bulk.max(A_MILLION_FILES) } else { bulk }
 }
 
 /// As much memory as leaves room on this machine: five workers have a copy each, and files as large.

@@ -24,6 +24,8 @@ pub enum Measured {
 pub struct Names {
     files: FileSystem,
     paths: Vec<Vec<u8>>,
+    /// Files that are there all the time.
+    others: Vec<Vec<u8>>,
     measured: Measured,
     who: Caller<'static>,
 }
@@ -63,7 +65,8 @@ impl Names {
     /// As many as a round has operations, alone in their folder.
     pub fn begin(site: &Site, measured: Measured) -> Result<Box<dyn Work>> {
         let (files, folder) = attach()?;
-        let names = Names { files, paths: paths(&folder, "file", site.operations), measured, who: caller() };
+        let paths = paths(&folder, "file", site.operations);
+        let names = Names { files, paths, others: Vec::new(), measured, who: caller() };
         if measured == Measured::Stat {
             names.create()?;
         }
@@ -73,14 +76,13 @@ impl Names {
     /// Some, among as many others as a round has operations elsewhere.
     pub fn begin_among(site: &Site, measured: Measured) -> Result<Box<dyn Work>> {
         let (files, folder) = attach()?;
-        let mut names = Names { files, paths: paths(&folder, "other", site.operations), measured, who: caller() };
+        let others = paths(&folder, "other", site.operations);
+        let mut names = Names { files, paths: others, others: Vec::new(), measured, who: caller() };
         names.create()?;
+        names.others = std::mem::take(&mut names.paths);
         names.paths = match measured {
             // Of those that are there, in an order that has nothing to do with theirs.
-            Measured::Stat => {
-                let all = std::mem::take(&mut names.paths);
-                (0..SOME).map(|index| all[index * 7919 % all.len()].clone()).collect()
-            }
+            Measured::Stat => (0..SOME).map(|index| names.others[index * 7919 % names.others.len()].clone()).collect(),
             _ => paths(&folder, "file", SOME),
         };
         Ok(Box::new(names))
@@ -105,6 +107,15 @@ impl Names {
 
     fn unlink(&self) -> Result<()> {
         self.paths.iter().try_for_each(|path| self.files.unlink(&self.who, self.files.root(), path).map_err(wrong))
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // Room for who comes next.
+        for path in &self.others {
+            let _ = self.files.unlink(&self.who, self.files.root(), path);
+        }
     }
 }
 
@@ -137,7 +148,7 @@ impl Share {
     pub fn begin(site: &Site, size: usize) -> Result<Box<dyn Work>> {
         let (files, folder) = attach()?;
         let paths = paths(&folder, "file", site.bytes / size);
-        let names = Names { files, paths, measured: Measured::Create, who: caller() };
+        let names = Names { files, paths, others: Vec::new(), measured: Measured::Create, who: caller() };
         Ok(Box::new(Share { names, content: vec![5; size] }))
     }
 
