@@ -24,7 +24,7 @@ pub struct Options {
     /// Fewer rounds, less memory
     #[arg(long)]
     quick: bool,
-    /// Only measures with this in their names, and their rows of the tables
+    /// Only the measure of this name, or those with this in their names; and their rows of the tables
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// A folder on a disk to compare with

@@ -5,6 +5,7 @@ mod checks;
 mod confine;
 mod demo;
 mod failure;
+mod flame;
 mod fuzz;
 mod huge_pages;
 mod processes;
@@ -41,6 +42,8 @@ enum Task {
     Reliability(reliability::Options),
     /// Measure what files below a mount cost, beside tmpfs and a disk
     Bench(bench::Options),
+    /// Draw where the time of a write goes, sampled by perf
+    Flame(flame::Options),
     /// Fuzz regions, calls, paths and configuration, guided by coverage
     Fuzz(fuzz::Options),
     /// Only install what tests and demonstration need
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Flame(options) => flame::run(&options),
         Task::Steps(options) => steps::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Reliability(options) => reliability::run(&options),

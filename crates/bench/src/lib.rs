@@ -23,4 +23,4 @@ pub mod worker;
 pub use measure::{GROWTHS, MEASURES, Measure, SCALINGS};
 pub use place::Ground;
 pub use report::Report;
-pub use runner::{Options, run};
+pub use runner::{Options, names, run};

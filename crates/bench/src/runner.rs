@@ -19,14 +19,22 @@ pub struct Options {
     pub bytes: usize,
     /// Operations of a round of small work.
     pub operations: usize,
-    /// Only measures with this in their names.
+    /// Only the measure of this name, or if there is none, those with this in their names.
     pub only: Option<String>,
+}
+
+/// The names of all measures.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let several = SCALINGS.iter().map(|scaling| scaling.name).chain(GROWTHS.iter().map(|growth| growth.name));
+    MEASURES.iter().map(|measure| measure.name).chain(several)
 }
 
 impl Options {
     /// Whether the measure of this name is asked for.
     fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        let Some(part) = self.only.as_deref() else { return true };
+        let is_a_name = names().any(|name| name == part);
+        if is_a_name { name == part } else { name.contains(part) }
     }
 
     /// Whether anything that is asked for is done in this place.

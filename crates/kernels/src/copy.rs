@@ -76,8 +76,9 @@ pub unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Result<Op
     unsafe { machine::copy_string(dst, src, max) }
 }
 
-/// Tells that up to a page from `src` on is about to be copied: the processor fetches it meanwhile. Any address will do.
-#[inline(always)]
+/// Tells that up to a page from `src` on is about to be copied: the processor fetches it meanwhile. Any address will do. (A function
+/// of its own, so that waiting for memory has a name where time is looked at.)
+#[inline(never)]
 pub fn prefetch(src: *const u8, len: usize) {
     machine::prefetch(src, len.min(4096));
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_bench::measure::Place as BenchPlace;
 use lifeboat_bench::place::Wanted;
 use lifeboat_bench::worker::{Job, serve};
-use lifeboat_bench::{GROWTHS, Ground, MEASURES, Options, SCALINGS, plot, run};
+use lifeboat_bench::{Ground, Options, names, plot, run};
 
 use crate::arguments::{BenchArguments, BenchWorkerArguments};
 use crate::failure::{Failure, io_reason, shown};
@@ -64,11 +64,6 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
     let mut out = output::out();
     writeln!(out, "{}\n{}", report.table(), report.verdict().trim_end())?;
     Ok(out.flush()?)
-}
-
-fn names() -> impl Iterator<Item = &'static str> {
-    let several = SCALINGS.iter().map(|scaling| scaling.name).chain(GROWTHS.iter().map(|growth| growth.name));
-    MEASURES.iter().map(|measure| measure.name).chain(several)
 }
 
 fn create(option: &str, path: &Path) -> Result<File, Failure> {

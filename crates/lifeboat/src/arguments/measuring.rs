@@ -18,7 +18,7 @@ pub struct BenchArguments {
     /// Fewer rounds, less memory: a minute
     #[arg(long)]
     pub quick: bool,
-    /// Only measures with this in their names
+    /// Only the measure of this name, or those with this in their names
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
     /// Rounds that count
