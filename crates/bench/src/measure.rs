@@ -15,6 +15,8 @@ pub enum Place {
     SmallRegion,
     /// In the region, by the calls of the file system itself.
     Inner,
+    /// The same in a region that is as small as regions are.
+    InnerSmall,
     /// A tmpfs with pages of 4 KiB.
     Tmpfs,
     /// A tmpfs with `huge=always`.
@@ -34,6 +36,7 @@ impl Place {
             Place::SmallPages => "Lifeboat, pages of 4 KiB",
             Place::SmallRegion => "Lifeboat, smallest region",
             Place::Inner => "Lifeboat, linked in",
+            Place::InnerSmall => "Lifeboat, linked in, smallest region",
             Place::Tmpfs => "tmpfs",
             Place::TmpfsHuge => "tmpfs huge=always",
             Place::Disk => "disk",

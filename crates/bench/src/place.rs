@@ -48,6 +48,7 @@ pub struct Ground {
     folder: PathBuf,
     disk: Option<PathBuf>,
     is_root: bool,
+    has_small_pages: bool,
     /// What the region says of itself.
     region: Value,
 }
@@ -95,7 +96,7 @@ impl Ground {
             hide_mounts()?;
         }
         make(&folder)?;
-        let mut ground = Ground { wanted, folder, disk: None, is_root, region: Value::Null };
+        let mut ground = Ground { wanted, folder, disk: None, is_root, has_small_pages: false, region: Value::Null };
         if is_root {
             // Everything else lies in it, so that nothing stays behind.
             mount_tmpfs(&ground.folder, "mode=0700")?;
@@ -119,7 +120,7 @@ impl Ground {
             ground.lifeboat(&["region", "create", SMALL_REGION, "--size", &SMALLEST.to_string()])?;
         }
         if ground.wanted.small_pages {
-            ground.create_with_small_pages(&size)?;
+            ground.has_small_pages = ground.create_with_small_pages(&size)?;
         }
         Ok(ground)
     }
@@ -128,7 +129,8 @@ impl Ground {
         Ok(serde_json::from_slice(&self.lifeboat(&["region", "info", region, "--json"])?.stdout)?)
     }
 
-    fn create_with_small_pages(&self, size: &str) -> Result<()> {
+    /// False where every file gets large ones: figures would be of something else.
+    fn create_with_small_pages(&self, size: &str) -> Result<bool> {
         let mut command = self.words(&["region", "create", SMALL_PAGES, "--size", size, "--carrier", "shm"]);
         let no_huge_pages = || {
             // SAFETY: changes a setting of the child alone, before it executes its program.
@@ -138,11 +140,7 @@ impl Ground {
         // SAFETY: a system call, and nothing else.
         unsafe { command.pre_exec(no_huge_pages) };
         finished(command)?;
-        // A figure would be one of something else.
-        match self.info(SMALL_PAGES)?["huge_bytes"].as_u64() {
-            Some(0) => Ok(()),
-            other => Err(Error::other(format!("of a region with small pages {other:?} bytes are in large ones"))),
-        }
+        Ok(self.info(SMALL_PAGES)?["huge_bytes"].as_u64() == Some(0))
     }
 
     /// What the region says of itself.
@@ -186,6 +184,7 @@ impl Ground {
         match place {
             Place::TmpfsHuge if !self.is_root => Some("only root can mount it"),
             Place::Disk if self.disk.is_none() => Some("no disk was named"),
+            Place::SmallPages if !self.has_small_pages => Some("files get large pages here"),
             _ => None,
         }
     }
@@ -194,7 +193,7 @@ impl Ground {
     pub fn worker(&self, arm: &Arm, bytes: usize, operations: usize) -> Command {
         let folder = match arm.place {
             Place::Mount | Place::AtSeal | Place::SmallPages | Place::SmallRegion => self.mount(),
-            Place::Tmpfs | Place::Bare | Place::Inner => self.folder.join("tmpfs"),
+            Place::Tmpfs | Place::Bare | Place::Inner | Place::InnerSmall => self.folder.join("tmpfs"),
             Place::TmpfsHuge => self.folder.join("huge"),
             Place::Disk => self.disk.clone().unwrap_or_default(),
         };
@@ -202,7 +201,8 @@ impl Ground {
             Place::Mount | Place::AtSeal => Some(REGION),
             Place::SmallPages => Some(SMALL_PAGES),
             Place::SmallRegion => Some(SMALL_REGION),
-            Place::Inner | Place::Tmpfs | Place::TmpfsHuge | Place::Disk | Place::Bare => None,
+            Place::Inner | Place::InnerSmall => None,
+            Place::Tmpfs | Place::TmpfsHuge | Place::Disk | Place::Bare => None,
         };
         let mut command = match region {
             Some(region) => {
@@ -216,8 +216,13 @@ impl Ground {
             }
             None => self.command(&[]),
         };
-        if arm.place == Place::Inner {
-            command.env("LIFEBOAT_REGION", self.regions().join(REGION));
+        let linked_with = match arm.place {
+            Place::Inner => Some(REGION),
+            Place::InnerSmall => Some(SMALL_REGION),
+            _ => None,
+        };
+        if let Some(region) = linked_with {
+            command.env("LIFEBOAT_REGION", self.regions().join(region));
         }
         let job = Job { task: arm.task.to_owned(), folder, bytes, operations };
         command.arg(self.wanted.worker).args(job.arguments());

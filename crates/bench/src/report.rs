@@ -197,7 +197,9 @@ fn first_line(path: &str, start: &str) -> String {
 impl Report {
     /// Without answers yet.
     pub fn about(ground: &Ground, options: &Options) -> Report {
-        let refused = [Place::TmpfsHuge, Place::Disk];
+        let refused =
+            [Place::TmpfsHuge, Place::Disk, Place::SmallPages].into_iter().filter(|place| options.needs(*place));
+        let refused: Vec<Place> = refused.collect();
         let left_out = refused
             .iter()
             .filter_map(|&place| ground.refusal(place).map(|why| format!("{}: {why}", place.name())))

@@ -40,7 +40,8 @@ impl Options {
     /// Whether anything that is asked for is done in this place.
     pub fn needs(&self, place: Place) -> bool {
         let mut wanted = MEASURES.iter().filter(|measure| self.wants(measure.name));
-        wanted.any(|measure| measure.arms().any(|arm| arm.place == place))
+        let grows = || GROWTHS.iter().any(|growth| self.wants(growth.name));
+        wanted.any(|measure| measure.arms().any(|arm| arm.place == place)) || (place == Place::InnerSmall && grows())
     }
 }
 
@@ -196,16 +197,18 @@ fn scale(ground: &Ground, options: &Options, scaling: &Scaling, place: Place) ->
 const AMONG: [usize; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
 
 /// What an operation costs among few files and among many. Whoever is among many takes turns with one who is among few, in a
-/// folder of his own: what disturbs the machine disturbs both.
+/// region of his own: what disturbs the machine disturbs both.
 fn grow(ground: &Ground, options: &Options, growth: &Growth) -> Result<GrowthRow> {
     let arm = Arm { place: Place::Inner, task: growth.task, life: Life::Kept };
-    let begin = |count| Worker::start(ground, &arm, &Options { operations: count, ..options.clone() }, Run::Pinned);
+    let alone = Arm { place: Place::InnerSmall, ..arm };
+    let begin =
+        |arm: &Arm, operations| Worker::start(ground, arm, &Options { operations, ..options.clone() }, Run::Pinned);
     let cost = |worker: &mut Worker| worker.round(&arm).map(|sample| sample.own / sample.units);
     let size = ground.region()["size"].as_u64().unwrap_or(0) as usize;
-    let mut few = begin(AMONG[0])?;
+    let mut few = begin(&alone, AMONG[0])?;
     let (mut costs, mut times) = (Vec::new(), Vec::new());
     for count in AMONG.into_iter().filter(|count| count * 1024 <= size) {
-        let mut many = begin(count)?;
+        let mut many = begin(&arm, count)?;
         let (mut samples, mut ratios) = (Vec::new(), Vec::new());
         for round in 0..=options.rounds {
             let (least, here) = match round % 2 {
@@ -240,7 +243,9 @@ fn together(workers: &mut [Worker], arm: &Arm) -> Result<f64> {
 
 /// Asks all questions; `progress` is told how many of how many are answered, and which one is next.
 pub fn run(ground: &Ground, options: &Options, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Report> {
-    let wanted: Vec<&Measure> = MEASURES.iter().filter(|measure| options.wants(measure.name)).collect();
+    let can_be_measured = |measure: &&Measure| ground.refusal(measure.ours.place).is_none();
+    let wanted = MEASURES.iter().filter(|measure| options.wants(measure.name));
+    let wanted: Vec<&Measure> = wanted.filter(can_be_measured).collect();
     let scalings: Vec<&Scaling> = SCALINGS.iter().filter(|scaling| options.wants(scaling.name)).collect();
     let growths: Vec<&Growth> = GROWTHS.iter().filter(|growth| options.wants(growth.name)).collect();
     let all = wanted.len() + scalings.len() + growths.len();

@@ -40,7 +40,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
         size: size(&options, arguments.quick),
         disk: arguments.disk.clone(),
         small_pages: options.needs(BenchPlace::SmallPages),
-        small_region: options.needs(BenchPlace::SmallRegion),
+        small_region: [BenchPlace::SmallRegion, BenchPlace::InnerSmall].into_iter().any(|place| options.needs(place)),
     };
     let ground = Ground::prepare(wanted).map_err(wrong)?;
     let bar = bar();
