@@ -278,14 +278,17 @@ impl Judged {
                 (true, false) => self.tally.mended += 1,
                 (false, _) => self.tally.named += 1,
             }
-            // Of several faults one may have taken a name, and another all that said what it was. The file itself is there.
+            // Of several faults one may have taken a name, and another all that said what it was, or the inode itself. A file
+            // whose inode was not touched is there.
             let error = after.errors.iter().find(|(name, error)| {
-                let node = population.names.get(*name);
+                let is_there = |node: &Node| {
+                    has_another_name(population, &after, node)
+                        || is_found_by_number(&files, node)
+                        || population.is_hit(name, &case.bytes)
+                };
                 case.one_bit
                     || **error != libc::ENOENT
-                    || node.is_none_or(|node| {
-                        !has_another_name(population, &after, node) && !is_found_by_number(&files, node)
-                    })
+                    || population.names.get(*name).is_none_or(|node| !is_there(node))
             });
             if left.is_empty() && error.is_some() {
                 self.fault(format!("errors after a repair that left nothing: {error:?}; it had found {found:?}"));

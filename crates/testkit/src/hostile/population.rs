@@ -6,9 +6,11 @@ use crate::scratch::{ScratchRegion, attach};
 use crate::volume::{RegionVolume, Subject, Volume};
 use lifeboat_fs::{FileSystem, LOCK_TO_END, LockClass, LockRequest};
 use lifeboat_region::lane::Lane;
-use lifeboat_region::layout::{LANE_HEADER, RUN_WORDS};
+use lifeboat_region::layout::{CELL, LANE_HEADER, RUN_WORDS};
+use lifeboat_region::space::{self, Class};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -40,6 +42,8 @@ pub struct Population {
     pub region: ScratchRegion,
     /// Every name in it.
     pub names: BTreeMap<String, Node>,
+    /// Where the inode of each name lies, and its owner word.
+    inodes: BTreeMap<String, [Range<u64>; 2]>,
     file: File,
     /// Pages that are not all zero.
     pages: Vec<(u64, Vec<u8>)>,
@@ -159,6 +163,13 @@ fn half_done(files: &FileSystem, lane: u64, inode: u64) {
     put(accessed, 1_000_000_000);
 }
 
+fn inode_of(files: &FileSystem, name: &str) -> [Range<u64>; 2] {
+    let volume = RegionVolume::over(files, b"").expect("the root");
+    let at = volume.stat(None, name.as_bytes(), false).expect("stat").number * CELL;
+    let owner_at = space::find_owner(files.region(), Class::Cell, at).expect("an inode's cell");
+    [at..at + CELL, owner_at..owner_at + 8]
+}
+
 impl Population {
     /// A new populated region, one of whose users was killed.
     pub fn new(label: &str) -> Self {
@@ -166,11 +177,12 @@ impl Population {
         let names = names();
         let files = region.attach();
         build(&files, &names).unwrap_or_else(|error| panic!("populating a region: errno {error}"));
+        let inodes = names.keys().map(|name| (name.clone(), inode_of(&files, name))).collect();
         drop(files);
         let ended = Role::new(HOLDER).with("REGION", region.path().display()).spawn().wait(Duration::from_secs(20));
         assert_eq!(ended.reports, ["ready"], "the holder {}", ended.describe());
         let (file, pages) = read(&region.file());
-        Self { region, names, file, pages }
+        Self { region, names, inodes, file, pages }
     }
 
     /// Removes what the process `pid`, which died, had populated under this label.
@@ -237,6 +249,14 @@ impl Population {
     /// Changes bytes.
     pub fn put(&self, at: u64, data: &[u8]) {
         self.file.write_all_at(data, at).expect("the region's bytes");
+    }
+
+    /// Whether one of these writes touches the inode of this name, or the word that says whose its cell is.
+    pub fn is_hit(&self, name: &str, writes: &[(u64, Vec<u8>)]) -> bool {
+        let meets = |range: &Range<u64>| {
+            writes.iter().any(|(at, data)| *at < range.end && at + data.len() as u64 > range.start)
+        };
+        self.inodes.get(name).is_some_and(|ranges| ranges.iter().any(meets))
     }
 
     /// Where the tables begin.
