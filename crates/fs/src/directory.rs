@@ -11,6 +11,7 @@
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use crate::map_word::{INDEX_WORDS, Target};
+use crate::name_cache::few_bytes;
 use crate::{Errno, NAME_LONGEST, Result};
 use core::sync::atomic::{Ordering, fence};
 use lifeboat_region::lane::{Lane, Transaction};
@@ -65,6 +66,14 @@ pub(crate) struct Spot {
 /// An entry, or where it would be.
 type FoundOrSpot = core::result::Result<Found, Spot>;
 
+/// The words of an entry before its name.
+struct EntryHead {
+    next: u64,
+    key: u64,
+    child: u64,
+    info: u64,
+}
+
 /// What a name meant while its directory had a sequence: an entry, or none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Looked {
@@ -76,6 +85,10 @@ pub(crate) struct Looked {
 impl Looked {
     pub(crate) fn found(&self) -> Option<Found> {
         self.met.ok()
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
     }
 }
 
@@ -100,6 +113,16 @@ pub(crate) const fn sealed_info(key: u64, child: u64, info: u64) -> u64 {
     const SUM: u64 = 0xff << 16;
     let mixed = (key ^ child.rotate_left(17) ^ (info & !SUM).rotate_left(41)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     info & !SUM | (mixed >> 56) << 16
+}
+
+/// Whether these words begin with the bytes of `name`, of which there are no more than that.
+#[inline(always)]
+fn has_name(words: [u64; NAME_INLINE / 8], name: &[u8]) -> bool {
+    let (whole, rest) = name.as_chunks::<8>();
+    let mut words = words.into_iter();
+    let are_equal = whole.iter().zip(&mut words).all(|(&bytes, word)| u64::from_le_bytes(bytes) == word);
+    let mask = (1u64 << (8 * rest.len())) - 1;
+    are_equal && (rest.is_empty() || words.next().is_some_and(|word| word & mask == few_bytes(rest)))
 }
 
 impl FileSystem {
@@ -131,32 +154,32 @@ impl FileSystem {
         self.belongs(&|at| self.region().load(at), dir, class, at, kind)
     }
 
-    /// Key and length word of an entry of this directory, checked.
+    /// The words of an entry of this directory, checked.
     #[inline(always)]
-    fn entry_head(&self, dir: InodeId, at: u64) -> Result<(u64, u64)> {
-        let region = self.region();
+    fn entry_head(&self, dir: InodeId, at: u64) -> Result<EntryHead> {
         self.belongs_now(dir, Class::Entry, at, Kind::Entry)?;
-        let (key, info) = (region.load(at + KEY)?, region.load(at + INFO)?);
-        if sealed_info(key, region.load(at + CHILD)?, info) != info {
-            return Err(DAMAGED);
-        }
-        Ok((key, info))
+        let [next, key, child, info] = self.region().load_all(at, [NEXT, KEY, CHILD, INFO])?;
+        if sealed_info(key, child, info) == info { Ok(EntryHead { next, key, child, info }) } else { Err(DAMAGED) }
     }
 
-    fn matches(&self, dir: InodeId, at: u64, key: u64, info: u64, name: &Name<'_>) -> Result<bool> {
-        if key & !(ORDINALS - 1) != name.hash || info as u8 as usize != name.bytes.len() {
+    /// Whether the entry, which has the hash of `name`, is that name's.
+    fn is_stored_name(&self, dir: InodeId, at: u64, info: u64, name: &Name<'_>) -> Result<bool> {
+        if info as u8 as usize != name.bytes.len() {
             return Ok(false);
         }
-        // Most names are short: room for the longest would have to be cleared for each.
-        if name.bytes.len() <= NAME_INLINE {
-            return self.is_stored(dir, at, info, name, &mut [0; NAME_INLINE]);
+        // Most names are short: they are compared where they lie.
+        let is_inline = name.bytes.len() <= NAME_INLINE && info >> 24 == 0;
+        if is_inline && has_name(self.region().load_all(at + NAME, [0, 8, 16, 24])?, name.bytes) {
+            return Ok(true);
         }
-        self.is_stored(dir, at, info, name, &mut [0; NAME_LONGEST])
+        self.is_stored(dir, at, info, name)
     }
 
     /// Whether the entry, which has the hash and the length of `name`, has its bytes, too.
-    #[inline(always)]
-    fn is_stored(&self, dir: InodeId, at: u64, info: u64, name: &Name<'_>, room: &mut [u8]) -> Result<bool> {
+    #[cold]
+    #[inline(never)]
+    fn is_stored(&self, dir: InodeId, at: u64, info: u64, name: &Name<'_>) -> Result<bool> {
+        let mut room = [0; NAME_LONGEST];
         let stored = room.get_mut(..name.bytes.len()).ok_or(DAMAGED)?;
         self.read_name(dir, at, info, stored)?;
         if stored == name.bytes {
@@ -200,22 +223,21 @@ impl FileSystem {
         let read = |at| self.region().load(at);
         let (head_at, depth) = self.leaf(dir, name.hash, &read)?;
         let mut spot = Spot { head_at, depth, length: 0, ordinal: 0 };
-        let mut link_at = head_at;
+        let (mut link_at, mut link) = (head_at, read(head_at)?);
         for length in 0..CHAIN_LIMIT {
-            let at = match Target::decode(read(link_at)?)? {
+            let at = match Target::decode(link)? {
                 Target::Entry(at) => at,
                 Target::Hole => return Ok(Err(Spot { length, ..spot })),
                 _ => return Err(DAMAGED),
             };
-            let (key, info) = self.entry_head(dir, at)?;
-            if self.matches(dir, at, key, info, name)? {
-                let child = InodeId::from_word(read(at + CHILD)?);
-                return Ok(Ok(Found { at, link_at, child }));
+            let head = self.entry_head(dir, at)?;
+            if head.key & !(ORDINALS - 1) == name.hash {
+                if self.is_stored_name(dir, at, head.info, name)? {
+                    return Ok(Ok(Found { at, link_at, child: InodeId::from_word(head.child) }));
+                }
+                spot.ordinal = spot.ordinal.max((head.key & (ORDINALS - 1)) + 1);
             }
-            if key & !(ORDINALS - 1) == name.hash {
-                spot.ordinal = spot.ordinal.max((key & (ORDINALS - 1)) + 1);
-            }
-            link_at = at + NEXT;
+            (link_at, link) = (at + NEXT, head.next);
         }
         Err(DAMAGED)
     }
@@ -241,17 +263,19 @@ impl FileSystem {
         read(sequence.load(Ordering::Acquire))
     }
 
-    /// Finds a name without a lock.
+    /// Finds a name without a lock, and remembers it.
     pub(crate) fn find(&self, dir: InodeId, name: &Name<'_>) -> Result<Option<Found>> {
-        self.look_for(dir, name).map(|looked| looked.found())
+        let looked = self.look_for(dir, name)?;
+        if let Ok(found) = &looked.met {
+            self.note_child(dir, looked.sequence, name.bytes, found.child);
+        }
+        Ok(looked.found())
     }
 
-    /// As [`FileSystem::find`], with what makes it known under the lock, too, if nothing happened meanwhile.
+    /// Finds a name without a lock, with what makes it known under the lock, too, if nothing happened meanwhile. For who is about to
+    /// change the directory, which ends all that is remembered of its names.
     pub(crate) fn look_for(&self, dir: InodeId, name: &Name<'_>) -> Result<Looked> {
         let (met, sequence) = self.undisturbed(dir, |sequence| Ok((self.meet(dir, name)?, sequence)))?;
-        if let Ok(found) = &met {
-            self.note_child(dir, sequence, name.bytes, found.child);
-        }
         Ok(Looked { hash: name.hash, sequence, met })
     }
 
@@ -382,9 +406,7 @@ impl FileSystem {
         }
         region.write_bytes(name_at, name.bytes)?.fence();
         let info = sealed_info(key, child.to_word(), info(name.bytes.len(), kind, long_at));
-        for (field, value) in [(KEY, key), (CHILD, child.to_word()), (INFO, info)] {
-            region.commit(entry.at + field, value, MustFence::nothing())?;
-        }
+        region.store_all(entry.at, [(KEY, key), (CHILD, child.to_word()), (INFO, info)])?;
         self.link_unit(transaction, &entry, Kind::Entry, dir)?;
         Ok(entry)
     }
@@ -462,24 +484,24 @@ impl FileSystem {
         let mut word = head;
         for _ in 0..CHAIN_LIMIT {
             let Target::Entry(at) = Target::decode(word)? else { return Ok(best) };
-            let (this, _) = self.entry_head(dir, at)?;
-            if this > key && best.is_none_or(|(_, smallest)| this < smallest) {
-                best = Some((at, this));
+            let head = self.entry_head(dir, at)?;
+            if head.key > key && best.is_none_or(|(_, smallest)| head.key < smallest) {
+                best = Some((at, head.key));
             }
-            word = self.region().load(at + NEXT)?;
+            word = head.next;
         }
         Err(DAMAGED)
     }
 
     /// Reads an entry's name into `into`; answers its length, its kind and its child.
     pub(crate) fn entry(&self, dir: InodeId, at: u64, into: &mut [u8; NAME_LONGEST]) -> Result<(u8, u8, InodeId)> {
-        let (key, info) = self.entry_head(dir, at)?;
+        let EntryHead { key, child, info, .. } = self.entry_head(dir, at)?;
         let length = info as u8;
         let name = &mut into[..length as usize];
         self.read_name(dir, at, info, name)?;
         if self.name(name)?.hash != key & !(ORDINALS - 1) {
             return Err(DAMAGED);
         }
-        Ok((length, (info >> 8) as u8, InodeId::from_word(self.region().load(at + CHILD)?)))
+        Ok((length, (info >> 8) as u8, InodeId::from_word(child)))
     }
 }

@@ -140,11 +140,27 @@ pub(crate) fn gone(error: Errno) -> Errno {
 /// As [`FileSystem::validate`].
 #[inline]
 pub(crate) fn validate(words: &impl Words, inode: InodeId) -> Result<()> {
-    let owner_at = space::find_owner(words, Class::Cell, inode.at()).map_err(|_| Errno::STALE)?;
+    let owner_at = owner_of(words, inode)?;
+    is_still(words, inode, owner_at)
+}
+
+/// Where the owner word of the inode's cell lies.
+#[inline(always)]
+fn owner_of(words: &impl Words, inode: InodeId) -> Result<u64> {
+    space::find_owner(words, Class::Cell, inode.at()).map_err(|_| Errno::STALE)
+}
+
+/// Whether the owner word, which lies there, is that of the inode.
+#[inline(always)]
+fn is_still(words: &impl Words, inode: InodeId, owner_at: u64) -> Result<()> {
     let word = words.load(owner_at)?;
-    if Owner::is_inode(word, inode.number(), inode.generation()) {
-        return Ok(());
-    }
+    if Owner::is_inode(word, inode.number(), inode.generation()) { Ok(()) } else { whose(word, inode) }
+}
+
+/// What an owner word says that is not that of this inode.
+#[cold]
+#[inline(never)]
+fn whose(word: u64, inode: InodeId) -> Result<()> {
     let owner = Owner::decode(word).ok_or(Errno::UCLEAN)?;
     if owner.state != State::Live || owner.kind != Kind::Inode || owner.generation != inode.generation() {
         return Err(Errno::STALE);
@@ -216,10 +232,17 @@ impl FileSystem {
 
     /// Locks an inode that may vanish at any moment: announced first, so that its cell cannot be reused while we wait.
     pub(crate) fn lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<()> {
+        self.while_announced(lane, inode, || lane.lock(inode.at() + LOCK, self).map(|()| true)).map(|_| ())
+    }
+
+    /// Announces the inode while `lock` is tried, and looks whether it is there before and afterwards; from the first look to the
+    /// withdrawal its cell is no other's, so its owner word stays where it was found.
+    fn while_announced(&self, lane: &Lane<'_>, inode: InodeId, lock: impl FnOnce() -> Result<bool>) -> Result<bool> {
         lane.announce_waiting(inode.to_word())?;
-        let result = self.validate(inode).and_then(|()| {
-            lane.lock(inode.at() + LOCK, self)?;
-            self.validate(inode).inspect_err(|_| {
+        let result = owner_of(self.region(), inode).and_then(|owner_at| {
+            is_still(self.region(), inode, owner_at)?;
+            let won = lock()?;
+            is_still(self.region(), inode, owner_at).map(|()| won).inspect_err(|_| {
                 let _ = lane.unlock(inode.at() + LOCK);
             })
         });
@@ -229,15 +252,7 @@ impl FileSystem {
 
     /// As [`FileSystem::lock_inode`], without waiting: false when somebody has it locked.
     pub(crate) fn try_lock_inode(&self, lane: &Lane<'_>, inode: InodeId) -> Result<bool> {
-        lane.announce_waiting(inode.to_word())?;
-        let result = self.validate(inode).and_then(|()| {
-            let won = lane.try_lock(inode.at() + LOCK)?;
-            self.validate(inode).map(|()| won).inspect_err(|_| {
-                let _ = lane.unlock(inode.at() + LOCK);
-            })
-        });
-        lane.withdraw()?;
-        result
+        self.while_announced(lane, inode, || lane.try_lock(inode.at() + LOCK))
     }
 
     /// Locks an inode; false when somebody has it locked and `wait` is false.

@@ -17,7 +17,7 @@ const SEQUENCE_LARGEST: u64 = 1 << 56;
 
 /// Up to seven bytes as a word, the others zero. Not through memory: to read eight bytes of what was written in pieces takes longer.
 #[inline]
-fn few_bytes(bytes: &[u8]) -> u64 {
+pub(crate) fn few_bytes(bytes: &[u8]) -> u64 {
     match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         (Some(&first), Some(&last)) => {
             let shift = 8 * (bytes.len() as u32 & 7) - 32;

@@ -57,9 +57,7 @@ impl FileSystem {
             (inode::DEVICE, if is_directory { dir.to_word() } else { new.device }),
             (inode::VERSION, 1),
         ];
-        for (field, value) in fields {
-            region.commit(unit.at + field, value, MustFence::nothing())?;
-        }
+        region.store_all(unit.at, fields)?;
         transaction.set(unit.owner_at, owner.linked(Kind::Inode, id.number() as u32).encode())?;
         Ok(id)
     }

@@ -62,15 +62,21 @@ impl FileSystem {
         if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
             return Err(Errno::INVAL);
         }
-        let keep = flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
         let creates = flags.contains(OFlags::CREATE);
-        let last = match (keep, path.last() == Some(&b'/')) {
-            (_, true) if creates => Last::Create,
-            (true, false) => Last::Keep,
+        let last = match path.last() {
+            Some(b'/') if creates => Last::Create,
+            Some(b'/') => Last::Follow,
+            _ if flags.contains(OFlags::CREATE | OFlags::EXCL) => Last::Unseen,
+            _ if flags.contains(OFlags::NOFOLLOW) => Last::Keep,
             _ if creates => Last::Create,
             _ => Last::Follow,
         };
-        self.at_place(who, dir, path, last, |place| self.open_at(who, &place, Wish { flags, kept }, mode))
+        self.at_place(who, dir, path, last, |mut place| {
+            if last == Last::Unseen && place.ending == Ending::Name {
+                self.look(&mut place)?;
+            }
+            self.open_at(who, &place, Wish { flags, kept }, mode)
+        })
     }
 
     fn open_at(&self, who: &Caller<'_>, place: &Place<'_>, wish: Wish, mode: u32) -> Result<Opened> {

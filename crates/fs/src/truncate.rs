@@ -19,6 +19,7 @@ use lifeboat_region::announcements::announced;
 use lifeboat_region::lane::{Lane, Transaction};
 use lifeboat_region::layout::{BLOCK, EXTENT};
 use lifeboat_region::owner::{Kind, Owner, State as OwnerState};
+use lifeboat_region::search;
 use lifeboat_region::space::{self, Class};
 use lifeboat_region::{DAMAGED, MustFence, process};
 
@@ -118,6 +119,7 @@ impl FileSystem {
             }
             if owner.state == OwnerState::Limbo && !(owner.mapped && pinned == Some(true)) {
                 self.region().commit_exchange(at, word, owner.freed().encode(), MustFence::nothing())?;
+                search::note_freed(self.region(), at);
             }
         }
         Ok(())

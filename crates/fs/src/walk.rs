@@ -148,15 +148,25 @@ impl FileSystem {
     fn search_directory(&self, dir: InodeId, name: &[u8]) -> Result<(Option<InodeId>, Option<Looked>)> {
         let looked = self.name(name).and_then(|name| self.look_for(dir, &name));
         match looked {
-            Ok(looked) if let Some(found) = looked.found() => Ok((Some(found.child), Some(looked))),
+            Ok(looked) if let Some(found) = looked.found() => {
+                self.note_child(dir, looked.sequence(), name, found.child);
+                Ok((Some(found.child), Some(looked)))
+            }
             _ if !self.has_name(dir)? => Err(Errno::NOENT),
             other => other.map(|looked| (None, Some(looked))),
         }
     }
 
-    /// What is at a place whose name was not looked at so far.
+    /// What is at a place whose name was not looked at so far, for who is about to make, remove or change it. What this process knows
+    /// of the directory's names is neither asked, as it says nothing of where they lie, nor added to: the change is its end. Whether
+    /// the directory itself was removed is asked under its lock.
     pub(crate) fn look(&self, place: &mut Place<'_>) -> Result<Option<InodeId>> {
-        (place.found, place.looked) = self.lookup(place.dir, place.name)?;
+        let looked = self.name(place.name).and_then(|name| self.look_for(place.dir, &name));
+        if looked.is_err() && !self.has_name(place.dir)? {
+            return Err(Errno::NOENT);
+        }
+        let looked = looked?;
+        (place.found, place.looked) = (looked.found().map(|found| found.child), Some(looked));
         Ok(place.found)
     }
 

@@ -24,6 +24,7 @@ use crate::layout::{CELL, INODE_SEQUENCE, LANE_ENTRIES, LANE_HEADER, LANE_HIGH_W
 use crate::lock;
 use crate::owner::{Kind, Owner, State};
 use crate::region::Region;
+use crate::search;
 use crate::space::{self, Class};
 use crate::{DAMAGED, Errno, Result};
 use core::cell::Cell;
@@ -213,7 +214,12 @@ impl<'r> Lane<'r> {
     }
 
     fn is_mine(&self, owner_at: u64) -> Result<Option<Owner>> {
-        let owner = Owner::decode(self.region.load(owner_at)?);
+        let word = self.region.load(owner_at)?;
+        // Most are linked by now.
+        if Owner::says_linked(word) {
+            return Ok(None);
+        }
+        let owner = Owner::decode(word);
         Ok(owner.filter(|owner| owner.state == State::Owned && owner.lane() == (self.index, self.generation)))
     }
 
@@ -326,10 +332,13 @@ impl Transaction<'_, '_> {
         self.count == 0
     }
 
+    #[inline]
     fn staged(&self, offset: u64) -> Result<Option<usize>> {
-        if self.marks & mark(offset) == 0 {
-            return Ok(None);
-        }
+        if self.marks & mark(offset) == 0 { Ok(None) } else { self.staged_at(offset) }
+    }
+
+    #[inline(never)]
+    fn staged_at(&self, offset: u64) -> Result<Option<usize>> {
         for index in (0..self.count).rev() {
             if self.region().load(entry_at(self.lane.at, index))? & !FREES == offset {
                 return Ok(Some(index));
@@ -368,9 +377,7 @@ impl Transaction<'_, '_> {
             return Err(Errno::NOBUFS);
         }
         let at = entry_at(self.lane.at, self.count);
-        for (field, value) in [(0, offset | frees), (8, old), (16, value)] {
-            self.region().word(at + field)?.store(value, Ordering::Relaxed);
-        }
+        self.region().store_all(at, [(0, offset | frees), (8, old), (16, value)])?;
         self.count += 1;
         self.marks |= mark(offset);
         Ok(())
@@ -401,8 +408,21 @@ impl Transaction<'_, '_> {
         let checksum = entries_checksum(region, lane, self.count)?;
         let word = COMMITTED | self.count as u64 | (checksum as u64) << 16;
         region.commit(lane + TRANSACTION, word, data)?;
-        apply(region, lane, self.count)?;
+        self.apply()?;
         region.commit(lane + TRANSACTION, 0, MustFence::nothing())
+    }
+
+    fn apply(&self) -> Result<()> {
+        let (region, lane) = (self.region(), self.lane.at);
+        each_guard(region, lane, self.guards, true)?;
+        for index in 0..self.count {
+            let [offset, new] = region.load_all(entry_at(lane, index), [0, 16])?;
+            region.commit(offset & !FREES, new, MustFence::nothing())?;
+            if offset & FREES != 0 {
+                search::note_freed(region, offset & !FREES);
+            }
+        }
+        each_guard(region, lane, self.guards, false)
     }
 }
 
@@ -411,16 +431,15 @@ impl Transaction<'_, '_> {
 fn entries_checksum(region: &Region, lane: u64, count: usize) -> Result<u32> {
     let mut sum = count as u64 ^ 0x9e37_79b9_7f4a_7c15;
     for index in 0..count {
-        for field in [0, 8, 16] {
-            let value = region.load(entry_at(lane, index) + field)?;
+        for value in region.load_all(entry_at(lane, index), [0, 8, 16])? {
             sum = (sum.rotate_left(23) ^ value).wrapping_mul(0xff51_afd7_ed55_8ccd);
         }
     }
     Ok((sum >> 32) as u32)
 }
 
-fn each_guard(region: &Region, lane: u64, odd: bool) -> Result<()> {
-    for index in 0..GUARD_COUNT {
+fn each_guard(region: &Region, lane: u64, guards: u64, odd: bool) -> Result<()> {
+    for index in 0..guards {
         let offset = region.load(lane + GUARDS + index * 8)?;
         if offset == 0 {
             continue;
@@ -442,15 +461,6 @@ fn check_guard(region: &Region, offset: u64) -> Result<()> {
     }
     let cell = offset.checked_sub(INODE_SEQUENCE).filter(|cell| cell.is_multiple_of(CELL)).ok_or(DAMAGED)?;
     space::expect(region, Class::Cell, cell, Kind::Inode, cell / CELL).map(|_| ())
-}
-
-fn apply(region: &Region, lane: u64, count: usize) -> Result<()> {
-    each_guard(region, lane, true)?;
-    for index in 0..count {
-        let at = entry_at(lane, index);
-        region.commit(region.load(at)? & !FREES, region.load(at + 16)?, MustFence::nothing())?;
-    }
-    each_guard(region, lane, false)
 }
 
 /// Finishes or forgets the transaction of a dead lane. Idempotent: may itself be killed and repeated.
@@ -477,13 +487,13 @@ pub(crate) fn redo(region: &Region, lane: u64) -> Result<()> {
             return Err(DAMAGED);
         }
     }
-    each_guard(region, lane, true)?;
+    each_guard(region, lane, GUARD_COUNT, true)?;
     for index in 0..count {
         let (offset, old, new) = entry(index)?;
         // Exchanged, not stored: only what is as it was before. Nothing becomes that again: it is under a lock of the dead, or
         // what was freed had an earlier generation, or a holder who is dead.
         region.commit_exchange(offset & !FREES, old, new, MustFence::nothing())?;
     }
-    each_guard(region, lane, false)?;
+    each_guard(region, lane, GUARD_COUNT, false)?;
     region.commit(lane + TRANSACTION, 0, MustFence::nothing())
 }

@@ -28,6 +28,7 @@ pub mod process;
 mod proof;
 pub mod recovery;
 mod region;
+pub mod search;
 pub mod sleep;
 pub mod space;
 pub mod superblock;

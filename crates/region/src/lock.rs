@@ -206,6 +206,10 @@ impl Lane<'_> {
 }
 
 fn release(region: &Region, offset: u64, owner: LockOwner) -> Result<()> {
+    let unwaited = word_of(owner, region.superblock().run, false);
+    if region.commit_exchange(offset, unwaited, 0, MustFence::nothing())? {
+        return Ok(());
+    }
     loop {
         let word = region.load(offset)?;
         if decode(region, word) != Ok(Some(owner)) {

@@ -10,6 +10,8 @@ use lifeboat_kernels::{self as kernels, Fault, MustFence};
 pub struct Mapping {
     base: *mut u8,
     length: u64,
+    /// Whole words of that, which nearly every access asks for.
+    words: u64,
 }
 
 // SAFETY: the mapping is shared memory anyway; every access goes through atomics or copy routines that tolerate
@@ -23,7 +25,7 @@ impl Mapping {
     /// `[base, base + length)` must be a shared mapping, aligned to 4 KiB, that is never unmapped while the value or a
     /// reference from it is in use, and to whose bytes no Rust reference exists.
     pub const unsafe fn new(base: *mut u8, length: u64) -> Mapping {
-        Mapping { base, length }
+        Mapping { base, length, words: length / 8 }
     }
 
     /// Bytes.
@@ -44,7 +46,7 @@ impl Mapping {
     /// The word at `offset`; [`DAMAGED`] when it lies outside or is not aligned (offsets come from the region itself).
     #[inline]
     pub fn word(&self, offset: u64) -> Result<&AtomicU64> {
-        if offset.rotate_right(3) >= self.length / 8 {
+        if offset.rotate_right(3) >= self.words {
             return Err(DAMAGED);
         }
         // SAFETY: in bounds and aligned by the check above; the bytes stay mapped (invariant of the type) and are only
@@ -62,14 +64,30 @@ impl Mapping {
     /// all of them; [`DAMAGED`] as in [`Mapping::word`].
     #[inline(always)]
     pub fn load_all<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[u64; N]> {
+        Ok(self.words_at(start, behind)?.map(|word| word.load(Ordering::Acquire)))
+    }
+
+    /// The words that lie so many bytes behind `start`.
+    #[inline(always)]
+    fn words_at<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[&AtomicU64; N]> {
         let last = behind.iter().fold(0, |last, &behind| last.max(behind));
         let is_aligned = behind.iter().fold(start, |bits, &behind| bits | behind).is_multiple_of(8);
         if !is_aligned || self.length.checked_sub(last + 8).is_none_or(|highest| start > highest) {
             return Err(DAMAGED);
         }
         // SAFETY: as in `word`: each lies at most `last` behind `start`, and 8 bytes behind that are inside by the check above.
-        let word = |behind| unsafe { AtomicU64::from_ptr(self.base.add((start + behind) as usize).cast()) };
-        Ok(behind.map(|behind| word(behind).load(Ordering::Acquire)))
+        Ok(behind.map(|behind| unsafe { AtomicU64::from_ptr(self.base.add((start + behind) as usize).cast()) }))
+    }
+
+    /// Stores each value in the word that lies so many bytes behind `start`. One check for all of them; nobody may read them as published
+    /// before a word is that leads there (`commit`, whose store comes after these for everybody). [`DAMAGED`] as in [`Mapping::word`].
+    #[inline(always)]
+    pub fn store_all<const N: usize>(&self, start: u64, values: [(u64, u64); N]) -> Result<()> {
+        let words = self.words_at(start, values.map(|(behind, _)| behind))?;
+        for (word, (_, value)) in words.into_iter().zip(values) {
+            word.store(value, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn range(&self, offset: u64, length: usize) -> Result<*mut u8> {

@@ -117,6 +117,24 @@ impl Owner {
         inode.wrapping_sub(1) < u32::MAX as u64 && word & !ELSE == State::Live as u64 | (kind as u64) << 3 | inode << 32
     }
 
+    /// Whether the word is that of a free unit: what decoding it would say.
+    #[inline(always)]
+    pub const fn says_free(word: u64) -> bool {
+        word == 0 || word & !(GENERATION_MASK << 8) == State::Dirty as u64
+    }
+
+    /// The word of a free unit, which has this one, when it is given to a lane.
+    #[inline(always)]
+    pub const fn taken_word(free: u64, lane: u32, lane_generation: u16) -> u64 {
+        free & GENERATION_MASK << 8 | State::Owned as u64 | ((lane << 16 | lane_generation as u32) as u64) << 32
+    }
+
+    /// Whether the word is no other than that of a linked unit, or a damaged one.
+    #[inline(always)]
+    pub const fn says_linked(word: u64) -> bool {
+        word & 7 == State::Live as u64
+    }
+
     /// Whether the word is that of the inode with this number and generation.
     #[inline(always)]
     pub const fn is_inode(word: u64, inode: u64, generation: u32) -> bool {
@@ -207,6 +225,29 @@ mod tests {
                         assert_eq!(Owner::is_linked(word, kind, inode), said, "{word:#x}, {kind:?}, {inode}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_free_and_taken_is_what_decoding_says() {
+        let mut seed = 9u64;
+        for round in 0..100_000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let word = match round % 4 {
+                0 => seed,
+                1 => seed & 0xffff_ffff,
+                2 => seed & 0xffff_ff00 | State::Dirty as u64,
+                _ => seed & 7,
+            };
+            let decoded = Owner::decode(word);
+            assert_eq!(Owner::says_free(word), decoded.is_some_and(|owner| owner.is_free()), "{word:#x}");
+            if let Some(owner) = decoded.filter(|owner| owner.is_free()) {
+                let (lane, generation) = ((seed >> 48) as u32, seed as u16);
+                assert_eq!(Owner::taken_word(word, lane, generation), owner.taken_by(lane, generation).encode());
+            }
+            if decoded.is_some_and(|owner| owner.state == State::Owned) {
+                assert!(!Owner::says_linked(word), "{word:#x}");
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::layout::{CHUNK, Geometry, SUPERBLOCK};
 use crate::mapping::Mapping;
 use crate::place_cache::Places;
 use crate::private_cache::CacheLine;
+use crate::search::FreedLately;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::walk_cache::{self, WalkLine};
 use crate::{Errno, Result, process};
@@ -68,6 +69,8 @@ pub struct Region {
     /// Per class of unit: chunk in bits 32.., unit in bits ..32.
     pub(crate) cursors: [AtomicU64; 5],
     pub(crate) chunk_cursor: AtomicU32,
+    /// Per class of unit.
+    pub(crate) freed: [FreedLately; 5],
 }
 
 /// Why a region could not be attached.
@@ -337,6 +340,7 @@ impl Region {
             lane_cursor: AtomicU32::new(0),
             cursors: [const { AtomicU64::new(u64::MAX) }; 5],
             chunk_cursor: AtomicU32::new(0),
+            freed: [const { FreedLately::new() }; 5],
         })
     }
 

@@ -45,6 +45,8 @@ pub struct Region {
     pub cursors: [PrivateWord; 5],
     /// As the product's.
     pub chunk_cursor: AtomicU32,
+    /// As the product's.
+    pub(crate) freed: [crate::search::FreedLately; 5],
 }
 
 impl Region {
@@ -58,6 +60,7 @@ impl Region {
             private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0), witness: AtomicUsize::new(0), kept: [const { PrivateWord::new(0) }; 4], places: Default::default() },
             cursors: [const { PrivateWord::new(u64::MAX) }; 5],
             chunk_cursor: AtomicU32::new(0),
+            freed: [const { crate::search::FreedLately::new() }; 5],
         }
     }
 
@@ -187,6 +190,14 @@ impl Region {
             *value = self.load(start + behind)?;
         }
         Ok(values)
+    }
+
+    /// As the product's, word by word.
+    pub fn store_all<const N: usize>(&self, start: u64, values: [(u64, u64); N]) -> Result<()> {
+        for (behind, value) in values {
+            self.word(start + behind)?.store(value, core::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// None: what a process keeps for itself is modelled alone.
