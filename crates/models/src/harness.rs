@@ -73,7 +73,7 @@ impl World {
 }
 
 /// Words of stack that code of the product gets: loom's own threads have too few for it.
-const STACK: usize = 1 << 15;
+const STACK: usize = 1 << 16;
 
 /// A thread of the model.
 pub fn spawn<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> loom::thread::JoinHandle<R> {

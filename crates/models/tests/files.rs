@@ -182,7 +182,8 @@ fn bytes_of_a_dead_writer_that_are_not_zeroed_are_caught() {
 fn an_open_file_of_the_dead_that_stays_open_is_caught() {
     use what_the_dead_had_open_stays_open::open_files as planted;
     caught("nobody has it open, and it is still there", |bounds| {
-        explore_deaths(STRIDE, |step| {
+        // It shows only after a death within a few steps.
+        explore_deaths(3, |step| {
             planted::an_unlinked_file_lives_as_long_as_it_is_open(bounds, Some(step), false, planted::Way::Locked)
         })
     });

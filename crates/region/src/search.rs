@@ -27,7 +27,7 @@ impl Lane<'_> {
     /// Takes a unit of `class`, owned by this lane until a transaction links it or [`Lane::release`] gives it back.
     /// `after` asks for the unit that follows the one at that offset, so that large files lie in runs. `NOSPC` when
     /// there is none.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub fn allocate(&self, class: Class, after: Option<u64>) -> Result<Unit> {
         self.note(OWNS_UNITS, 1)?;
         let search = Search { lane: self, region: self.region, class };
@@ -210,7 +210,7 @@ impl Search<'_, '_> {
     }
 
     /// Takes the unit behind the one found last, which most often is free. Inlined, because callers know the class.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn next(&self) -> Result<Option<Unit>> {
         let cursor = self.region.cursors[self.class as usize].load(Ordering::Relaxed);
         let (chunk, unit) = (cursor >> 32, cursor as u32 as u64);
