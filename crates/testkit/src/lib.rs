@@ -14,6 +14,7 @@
 //! | [`storm`] | writers killed at random moments, and their log held against the region |
 //! | [`workers`] | processes that use one directory at once, and the check of what they leave |
 //! | [`processors`] | which processors there are, and binding a thread to one |
+//! | [`observed`] | the system calls of a program, and what each of them names |
 //! | [`programs`] | test programs compiled on the spot |
 //! | [`python`] | Python's own tests, and how they end |
 //! | [`cgroup`] | small memory limits |
@@ -28,6 +29,8 @@ pub mod fuse_mount;
 pub mod hostile;
 pub mod huge_pages;
 pub mod model;
+#[cfg(target_arch = "x86_64")]
+pub mod observed;
 pub mod processors;
 pub mod programs;
 pub mod python;
