@@ -113,21 +113,22 @@ fn program(folder: &Path) -> Option<PathBuf> {
 #[test]
 fn write_and_close_name_nothing_but_the_region_of_their_node() {
     let _nothing_left = NoResidue::begin();
-    let ways: [(Shared, &[&str]); 4] = [
-        (Shared::Claims, &[]),
-        (Shared::Words, &[]),
-        (Shared::Claims, &["--checksums-at-seal"]),
-        (Shared::Claims, &["--guard"]),
+    let ways: [(Shared, &[&str], &str); 5] = [
+        (Shared::Claims, &[], "files"),
+        (Shared::Words, &[], "files"),
+        (Shared::Claims, &["--checksums-at-seal"], "files"),
+        (Shared::Claims, &["--guard"], "files"),
+        (Shared::Claims, &[], "handles-signals"),
     ];
     let mut shown = Vec::new();
-    for (how, options) in ways {
+    for (how, options, what) in ways {
         let nodes = Nodes::new("stays", how);
         let Some(program) = program(nodes.scratch.path()) else { return };
         let mut command = nodes.on(&nodes.one, options);
-        command.arg(&program).arg("files").arg(nodes.one.prefix());
+        command.arg(&program).arg(what).arg(nodes.one.prefix());
         let (seen, said) = observe(command, &nodes.one.directory());
         let counts: Vec<String> = seen.iter().map(Operation::counts).collect();
-        let title = format!("system calls, {how:?} {options:?}, {}", said.join(", "));
+        let title = format!("system calls, {what}, {how:?} {options:?}, {}", said.join(", "));
         if shown == counts {
             line(&format!("{title}: the same"));
         } else {
