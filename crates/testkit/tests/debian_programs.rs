@@ -83,11 +83,11 @@ impl Sides {
     }
 }
 
-/// One script on both sides; `programs` are what it cannot do without.
-fn same(label: &str, programs: &[&str], script: &str) {
+/// One script on both sides; `programs` are what it cannot do without. Gives what it printed; nothing where one is not installed.
+fn same(label: &str, programs: &[&str], script: &str) -> String {
     let _nothing_left = NoResidue::begin();
     if !programs.iter().all(|program| is_installed(program)) {
-        return;
+        return String::new();
     }
     let sides = Sides::new(label, "256MiB");
     let expected = sides.run_plain(&["bash", "-c", script]);
@@ -96,6 +96,7 @@ fn same(label: &str, programs: &[&str], script: &str) {
     assert!(differences.is_empty(), "mount (+) and tmpfs (-) differ:\n{}", differences.join("\n"));
     note(label, &format!("{} lines of output equal", expected.stdout.split(|byte| *byte == b'\n').count()));
     sides.finish();
+    String::from_utf8_lossy(&expected.stdout).into_owned()
 }
 
 fn differences(expected: &Output, found: &Output) -> Vec<String> {
@@ -117,6 +118,36 @@ fn differences(expected: &Output, found: &Output) -> Vec<String> {
 #[ignore = "takes a minute; `cargo xtask test --full`"]
 fn fio_reads_back_what_every_way_of_writing_wrote() {
     same("fio", &["fio"], include_str!("../programs/debian/fio.sh"));
+}
+
+/// The jobs of `bench/fio`.
+const JOBS: [(&str, &str); 11] = [
+    ("append-64", include_str!("../../../bench/fio/append-64.fio")),
+    ("create", include_str!("../../../bench/fio/create.fio")),
+    ("create-write-64k", include_str!("../../../bench/fio/create-write-64k.fio")),
+    ("pwrite-64", include_str!("../../../bench/fio/pwrite-64.fio")),
+    ("read", include_str!("../../../bench/fio/read.fio")),
+    ("stat", include_str!("../../../bench/fio/stat.fio")),
+    ("unlink", include_str!("../../../bench/fio/unlink.fio")),
+    ("write-4k-new", include_str!("../../../bench/fio/write-4k-new.fio")),
+    ("write-4k-over", include_str!("../../../bench/fio/write-4k-over.fio")),
+    ("write-first", include_str!("../../../bench/fio/write-first.fio")),
+    ("write-over", include_str!("../../../bench/fio/write-over.fio")),
+];
+
+/// Runs each, small, and prints the name, errors, and KiB read and written of its parts, and what it leaves.
+#[test]
+#[ignore = "takes long; `cargo xtask test --full`"]
+fn the_jobs_for_fio_move_as_many_bytes_as_on_tmpfs() {
+    let mut script = String::from("export DIRECTORY=\"$D\" SIZE=1m LOOPS=2 FILES=20; cd \"$T\" || exit 99\n");
+    for (name, job) in JOBS {
+        script += &format!("cat > {name}.fio <<'END OF JOB'\n{job}END OF JOB\n");
+        script += &format!("fio --minimal {name}.fio > said 2> complained; echo {name} $?\n");
+        script += "cut -d';' -f3,5,6,47 said; head -n 3 complained; ls -A \"$D\"\n";
+    }
+    let printed = same("fio-jobs", &["fio"], &script);
+    let failed = JOBS.iter().find(|(name, _)| !printed.contains(&format!("{name} 0\n")));
+    assert!(printed.is_empty() || failed.is_none(), "{failed:?} fails on tmpfs, too: {printed}");
 }
 
 #[test]
