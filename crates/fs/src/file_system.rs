@@ -34,7 +34,7 @@ impl FileSystem {
     /// Makes an empty file system in a region that has none: its root belongs to the region's owner, mode 0755.
     pub fn format(region: &Region) -> Result<()> {
         let lane = Lane::claim(region)?;
-        let unit = lane.allocate(Class::Cell, None)?;
+        let unit = lane.allocate_first(Class::Cell)?;
         let owner = Owner::decode(region.load(unit.owner_at)?).ok_or(DAMAGED)?;
         let number = unit.at / CELL;
         if number != first_cell(region) {

@@ -6,12 +6,13 @@ use std::io::{IsTerminal, Read};
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_fs::FileSystem;
 use lifeboat_region::budget;
-use lifeboat_region::carrier::{self, Carrier, CreateError, Created, PageReport};
+use lifeboat_region::carrier::{self, Carrier, CreateError, Created, Crew, PageReport};
 use lifeboat_region::layout::Geometry;
 use lifeboat_region::place::{Place, PlaceError, RegionDirectory, RegionName, RemoveMode, Standing, Tags};
 use lifeboat_region::{FormatOptions, Region};
 
 use crate::arguments::{CarrierChoice, NewRegionArguments};
+use crate::crew::{Workers, memory_nodes};
 use crate::failure::{Failure, io_reason, reason};
 use crate::keeper::{self, Refused, Starting};
 use crate::output::{say, size};
@@ -118,11 +119,12 @@ fn reserve(
 ) -> Result<(Created, Option<Starting>), Failure> {
     let progress = progress_bar(size);
     let mut report = |done, _| progress.set_position(done);
+    let mut workers = Workers::new(&mut report);
     let created = match choice {
-        CarrierChoice::Only(carrier) => own(|| carrier.create(directory, size, &mut report)),
-        CarrierChoice::Kept(carrier) => start(directory, carrier.0, size, &mut report),
+        CarrierChoice::Only(carrier) => own(|| carrier.create(directory, size, &mut workers)),
+        CarrierChoice::Kept(carrier) => start(directory, carrier.0, size, &mut workers),
         CarrierChoice::Auto if rustix::process::geteuid().is_root() => own(|| {
-            let (created, fell_back) = carrier::create_best(directory, size, &mut report)?;
+            let (created, fell_back) = carrier::create_best(directory, size, &mut workers)?;
             if let Some(CreateError::CannotMount { carrier, errno }) = fell_back {
                 let (used, why) = (created.carrier, reason(errno));
                 progress.suspend(|| {
@@ -131,7 +133,7 @@ fn reserve(
             }
             Ok(created)
         }),
-        CarrierChoice::Auto => best_without_root(directory, size, &mut report),
+        CarrierChoice::Auto => best_without_root(directory, size, &mut workers),
     };
     progress.finish_and_clear();
     created
@@ -152,9 +154,9 @@ fn start(
     directory: &RegionDirectory,
     carrier: &'static dyn Carrier,
     size: u64,
-    report: &mut dyn FnMut(u64, u64),
+    crew: &mut dyn Crew,
 ) -> Result<(Created, Option<Starting>), Failure> {
-    keeper::start(directory, carrier, size, report)
+    keeper::start(directory, carrier, size, &mut |done, total| crew.tell(done, total))
         .map(|(created, starting)| (created, Some(starting)))
         .map_err(Refused::line)
 }
@@ -163,17 +165,17 @@ fn start(
 fn best_without_root(
     directory: &RegionDirectory,
     size: u64,
-    report: &mut dyn FnMut(u64, u64),
+    crew: &mut dyn Crew,
 ) -> Result<(Created, Option<Starting>), Failure> {
     // A probe that fails tells nothing about the carrier itself, which has better words for it.
     if !carrier::collapses_pages(directory).unwrap_or(true) {
-        match keeper::start(directory, &carrier::Keeper, size, report) {
+        match keeper::start(directory, &carrier::Keeper, size, &mut |done, total| crew.tell(done, total)) {
             Ok((created, starting)) => return Ok((created, Some(starting))),
             Err(Refused::Namespaces(_)) => keeper::clear(directory)?,
             Err(refused) => return Err(refused.line()),
         }
     }
-    own(|| carrier::Shm.create(directory, size, report))
+    own(|| carrier::Shm.create(directory, size, crew))
 }
 
 fn tell_about_pages(created: &Created) {
@@ -196,6 +198,7 @@ fn format(directory: &RegionDirectory, created: Created) -> Result<(), Failure> 
         name: directory.name().as_bytes(),
         uid: rustix::process::geteuid().as_raw(),
         identity: random()?,
+        memory_nodes: memory_nodes(),
     };
     lifeboat_region::format(rustix::fd::AsFd::as_fd(&created.file), &options).map_err(Failure::operation)?;
     let own_directory = directory.directory().try_clone_to_owned().map_err(failed)?;

@@ -14,6 +14,7 @@ use lifeboat_region::place::RegionDirectory;
 use crate::arguments::KeeperArguments;
 use crate::background::{be_called, leave_terminal, own_command};
 use crate::create::PreferredVictim;
+use crate::crew::Workers;
 use crate::failure::{Failure, io_reason};
 
 /// The end of the pipe from a keeper whose region is not published: the keeper ends when this is dropped before.
@@ -122,7 +123,8 @@ pub fn run(arguments: &KeeperArguments) -> Result<(), Failure> {
 
 fn keep(region: &[u8], carrier: &dyn Carrier, size: u64) -> Result<Keeping, CreateError> {
     let _victim = PreferredVictim::volunteer();
-    let (keeping, created) = Keeping::prepare(region, carrier, size, &mut |done, _| tell(format_args!("at {done}")))?;
+    let mut progress = |done, _| tell(format_args!("at {done}"));
+    let (keeping, created) = Keeping::prepare(region, carrier, size, &mut Workers::new(&mut progress))?;
     let pages = created.pages;
     tell(format_args!("made {} {} {}", pages.huge, pages.total, u8::from(created.swappable)));
     Ok(keeping)

@@ -11,6 +11,7 @@ mod bench;
 mod check_program;
 mod claims;
 mod create;
+mod crew;
 mod documents;
 mod exec;
 mod failure;

@@ -12,6 +12,7 @@
 //! | `keeper-hugetlb` | anonymous memory of a keeper process | free huge pages | 2 MiB |
 //! | `memfd` | anonymous, for tests inside one process | nothing | as `shm` |
 
+mod crew;
 mod error;
 mod hugetlb;
 mod hugetlbfs;
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use self::keeper::KeeperError;
 use crate::place::{PathText, PlaceError, Refusal, RegionDirectory, ShownPath, open_or_make, refusal};
 
+pub use crew::Crew;
 pub use error::{CreateError, OpenError};
 pub use hugetlbfs::Hugetlbfs;
 pub use keeper::{Keeper, KeeperHugetlb};
@@ -91,13 +93,8 @@ pub trait Carrier: Sync {
 
     /// Makes `memory/region.new` with `size` bytes (a multiple of [`SIZE_STEP`]), every page reserved and zero.
     ///
-    /// `progress` is called with (bytes done, `size`). On failure the caller removes the region's directory.
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError>;
+    /// `crew` fills it, and is told how far it is. On failure the caller removes the region's directory.
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError>;
 
     /// Opens `memory/region` for reading and writing.
     fn open(&self, region: &RegionDirectory) -> Result<OwnedFd, OpenError> {
@@ -118,7 +115,7 @@ pub fn by_name(name: &[u8]) -> Option<&'static dyn Carrier> {
 
 /// Whether this machine gives files on /dev/shm 2 MiB pages, tried with one below `memory/`.
 pub fn collapses_pages(region: &RegionDirectory) -> Result<bool, CreateError> {
-    let probed = Shm.create(region, SIZE_STEP, &mut |_, _| {})?;
+    let probed = Shm.create(region, SIZE_STEP, &mut |_: u64, _: u64| {})?;
     let memory = region.open_memory()?;
     rustix::fs::unlinkat(&memory, c"region.new", AtFlags::empty()).map_err(|errno| CreateError::Failed {
         doing: "delete",
@@ -134,14 +131,14 @@ pub fn collapses_pages(region: &RegionDirectory) -> Result<bool, CreateError> {
 pub fn create_best(
     region: &RegionDirectory,
     size: u64,
-    progress: &mut dyn FnMut(u64, u64),
+    crew: &mut dyn Crew,
 ) -> Result<(Created, Option<CreateError>), CreateError> {
     if !rustix::process::geteuid().is_root() {
-        return Ok((Shm.create(region, size, progress)?, None));
+        return Ok((Shm.create(region, size, crew)?, None));
     }
-    match Tmpfs.create(region, size, progress) {
+    match Tmpfs.create(region, size, crew) {
         Ok(created) => Ok((created, None)),
-        Err(why @ CreateError::CannotMount { .. }) => Ok((Shm.create(region, size, progress)?, Some(why))),
+        Err(why @ CreateError::CannotMount { .. }) => Ok((Shm.create(region, size, crew)?, Some(why))),
         Err(error) => Err(error),
     }
 }

@@ -1,5 +1,7 @@
 //! Sizes and offsets: where everything lies in a region of a given length.
 
+use core::ops::Range;
+
 /// Layout version of this build. Other versions are refused untouched.
 pub const VERSION: u32 = 5;
 /// First eight bytes of each superblock copy.
@@ -93,6 +95,15 @@ pub struct Geometry {
     pub data_at: u64,
 }
 
+/// Most memory nodes that a region is spread over.
+pub const MEMORY_NODES_LARGEST: u32 = 64;
+
+/// The part of `length` bytes that lies on memory node `node` of `nodes`: whole chunks; the last has the rest, and one behind it nothing.
+pub fn memory_part(length: u64, nodes: u32, node: u32) -> Range<u64> {
+    let edge = |node: u32| length / CHUNK * node as u64 / nodes as u64 * CHUNK;
+    if node >= nodes { length..length } else { edge(node)..if node + 1 == nodes { length } else { edge(node + 1) } }
+}
+
 const fn round_up(value: u64, unit: u64) -> u64 {
     value.div_ceil(unit) * unit
 }
@@ -150,9 +161,37 @@ impl Geometry {
     }
 }
 
+impl Geometry {
+    /// The chunks that lie on memory node `node` of `nodes`; all, where none lies there.
+    pub fn chunks_near(&self, nodes: u32, node: u32) -> Range<u32> {
+        let part = memory_part(self.length, nodes, node);
+        let chunk = |at: u64| (at.saturating_sub(self.data_at) / CHUNK).min(self.chunks) as u32;
+        let near = chunk(part.start)..chunk(part.end);
+        if near.is_empty() { 0..self.chunks as u32 } else { near }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_of_a_memory_node_lie_in_its_part() {
+        for length in [SMALLEST, 64 << 20, 1 << 30] {
+            let g = Geometry::of(length).unwrap();
+            for (nodes, node) in [(2, 0), (2, 1), (3, 1), (8, 7)] {
+                let (near, part) = (g.chunks_near(nodes, node), memory_part(length, nodes, node));
+                let at = |chunk: u32| g.data_at + chunk as u64 * CHUNK;
+                assert!(!near.is_empty());
+                if near != (0..g.chunks as u32) {
+                    assert!(part.contains(&at(near.start)) && at(near.end) <= part.end, "{length}: {nodes}, {node}");
+                }
+            }
+            assert_eq!(g.chunks_near(2, 2), 0..g.chunks as u32);
+        }
+        let g = Geometry::of(1 << 30).unwrap();
+        assert!(g.chunks_near(2, 1).start > g.chunks as u32 / 3 && g.chunks_near(2, 1).end == g.chunks as u32);
+    }
 
     #[test]
     fn tables_never_overlap_whatever_the_length() {

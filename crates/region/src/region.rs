@@ -9,10 +9,10 @@ use crate::private_cache::CacheLine;
 use crate::search::FreedLately;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
 use crate::walk_cache::{self, WalkLine};
-use crate::{Errno, Result, process};
+use crate::{Errno, Result, process, system_call};
 use core::ffi::CStr;
 use core::fmt;
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -123,6 +123,8 @@ pub struct FormatOptions<'a> {
     pub uid: u32,
     /// Drawn at random.
     pub identity: u64,
+    /// Over how many memory nodes the file was spread; 1 where that does not matter.
+    pub memory_nodes: u32,
 }
 
 /// Why a file could not be made into a region.
@@ -170,6 +172,7 @@ pub fn format(file: BorrowedFd<'_>, options: &FormatOptions<'_>) -> core::result
         job: 0,
         epoch: 0,
         name,
+        memory_nodes: options.memory_nodes,
         features: [crate::superblock::COMPATIBLE, crate::superblock::READ_COMPATIBLE, crate::superblock::INCOMPATIBLE],
     };
     let mapping = map(file, length).map_err(FormatError::System)?;
@@ -339,9 +342,17 @@ impl Region {
             private,
             lane_cursor: AtomicU32::new(0),
             cursors: [const { AtomicU64::new(u64::MAX) }; 5],
-            chunk_cursor: AtomicU32::new(0),
+            chunk_cursor: AtomicU32::new(u32::MAX),
             freed: [const { FreedLately::new() }; 5],
         })
+    }
+
+    /// The chunks in the memory nearest to this thread; all, unless the region was spread over several memory nodes.
+    pub(crate) fn near_chunks(&self) -> Range<u32> {
+        match self.superblock.memory_nodes {
+            nodes @ 2.. if let Some(node) = system_call::memory_node() => self.geometry().chunks_near(nodes, node),
+            _ => 0..self.geometry().chunks as u32,
+        }
     }
 
     /// What the region is.

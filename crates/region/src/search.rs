@@ -17,8 +17,10 @@ use lifeboat_kernels::MustFence;
 /// all of them, and leave none for the others.
 const SEARCHED_FIRST: u32 = 64;
 
-/// Units behind the last one found that are looked at before those that were freed lately: a line of owner words.
-const NEAR: u64 = 8;
+/// Units behind the last one found that are looked at before those that were freed lately.
+const NEARBY: u64 = 128;
+/// Chunks that are looked at for so many units of the class.
+const NEARBY_CHUNKS: u32 = 64;
 
 /// In place of a unit: none.
 const NOWHERE: u64 = u64::MAX;
@@ -50,6 +52,13 @@ impl Lane<'_> {
             Some(unit) => Ok(unit),
             None => search.anywhere(),
         }
+    }
+
+    /// As [`Lane::allocate`] in a region that has no units of any class yet: the first that there is, wherever this thread runs.
+    pub fn allocate_first(&self, class: Class) -> Result<Unit> {
+        self.note(OWNS_UNITS, 1)?;
+        self.region.chunk_cursor.store(0, Ordering::Relaxed);
+        Search { lane: self, region: self.region, class }.in_fresh_chunk()?.ok_or(Errno::NOSPC)
     }
 
     /// Gives back a unit that this lane owns and never linked.
@@ -233,25 +242,44 @@ impl Search<'_, '_> {
         let cursor = self.region.cursors[self.class as usize].load(Ordering::Relaxed);
         // Processes without a cursor start at different places.
         let (current, unit) = match cursor {
-            u64::MAX => (self.lane.index.wrapping_mul(7919) % chunks, 0),
+            u64::MAX => {
+                let near = self.region.near_chunks();
+                (near.start + self.lane.index.wrapping_mul(7919) % near.len().max(1) as u32, 0)
+            }
             known if known >> 32 < chunks as u64 => ((known >> 32) as u32, known as u32 as u64),
             _ => (0, 0),
         };
-        let opened = self.opened(current)?;
-        if let Some(opened) = &opened
-            && let Some(found) = self.in_chunk(opened, unit, NEAR)?
-        {
+        if let Some(found) = self.nearby(current, unit)? {
             return Ok(found);
         }
-        if let Some(found) = self.freed_lately()? {
-            return Ok(found);
+        match self.freed_lately()? {
+            Some(found) => Ok(found),
+            None => self.far_from(current),
         }
-        if let Some(opened) = &opened
-            && let Some(found) = self.in_chunk(opened, unit + NEAR, u64::MAX)?
-        {
-            return Ok(found);
+    }
+
+    /// Takes one of the next units, of which not so many are looked at that it takes long. Where none is free, the next search goes on
+    /// behind them: so every free unit has its turn, and what was freed last is not used up again and again.
+    fn nearby(&self, current: u32, unit: u64) -> Result<Option<Unit>> {
+        let chunks = self.region.geometry().chunks as u32;
+        let (mut chunk, mut unit, mut left) = (current, unit, NEARBY);
+        for _ in 0..=chunks.min(NEARBY_CHUNKS) {
+            if let Some(opened) = self.opened(chunk)? {
+                unit = unit.max(self.class.first_unit());
+                let here = self.class.units().saturating_sub(unit).min(left);
+                if let Some(found) = self.in_chunk(&opened, unit, here)? {
+                    return Ok(Some(found));
+                }
+                left -= here;
+                if left == 0 {
+                    self.remember(chunk, unit + here);
+                    return Ok(None);
+                }
+            }
+            (chunk, unit) = ((chunk + 1) % chunks, 0);
         }
-        self.far_from(current)
+        self.remember(chunk, 0);
+        Ok(None)
     }
 
     #[cold]
@@ -290,7 +318,10 @@ impl Search<'_, '_> {
     /// Opens a free chunk for the class.
     fn in_fresh_chunk(&self) -> Result<Option<Unit>> {
         let chunks = self.region.geometry().chunks as u32;
-        let start = self.region.chunk_cursor.load(Ordering::Relaxed);
+        let start = match self.region.chunk_cursor.load(Ordering::Relaxed) {
+            u32::MAX => self.region.near_chunks().start,
+            known => known,
+        };
         for step in 0..chunks {
             let chunk = (start + step) % chunks;
             let word_at = chunk_word_at(self.region, chunk)?;

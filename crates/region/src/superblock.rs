@@ -38,6 +38,8 @@ pub struct Superblock {
     pub epoch: u64,
     /// Name of the region.
     pub name: [u8; NAME_LONGEST],
+    /// Over how many memory nodes its memory was spread, a part for each ([`crate::layout::memory_part`]); 0 or 1: over none in particular.
+    pub memory_nodes: u32,
     /// Feature bits: compatible, read-compatible, incompatible.
     pub features: [u64; 3],
 }
@@ -117,6 +119,7 @@ impl Superblock {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8]));
         }
         words[34..36].copy_from_slice(&[g.file_locks, g.file_locks_at]);
+        words[36] = self.memory_nodes as u64;
         let mut bytes = [0u8; ENCODED];
         for (at, word) in words.iter().enumerate() {
             bytes[at * 8..at * 8 + 8].copy_from_slice(&word.to_le_bytes());
@@ -162,6 +165,7 @@ impl Superblock {
             job: word(21),
             epoch: word(22),
             name,
+            memory_nodes: word(36) as u32,
             features: [word(23), word(24), word(25)],
         };
         let expected = superblock.encode();
@@ -201,6 +205,7 @@ mod tests {
             job: 2,
             epoch: 3,
             name,
+            memory_nodes: 2,
             features: [0; 3],
         }
     }

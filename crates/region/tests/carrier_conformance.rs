@@ -9,13 +9,15 @@ use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lifeboat_region::budget;
 use lifeboat_region::carrier::{
-    self, CARRIERS, Carrier, CreateError, Created, Hugetlbfs, KEPT, Keeper, KeeperHugetlb, Memfd, OpenError, SIZE_STEP,
-    Shm, Survives, Tmpfs,
+    self, CARRIERS, Carrier, CreateError, Created, Crew, Hugetlbfs, KEPT, Keeper, KeeperHugetlb, Memfd, OpenError,
+    SIZE_STEP, Shm, Survives, Tmpfs,
 };
+use lifeboat_region::layout::{CHUNK, memory_part};
 use lifeboat_region::place::{Base, Place, PlaceError, Refusal, RegionDirectory, RegionName, RemoveError, RemoveMode};
 use lifeboat_testkit::huge_pages::{self, HugePages, NoHugePages};
 use lifeboat_testkit::report::{line, skipped};
@@ -111,7 +113,10 @@ fn create(
     if is_kept(carrier) {
         return ForkedKeeper::start(carrier, region, size, progress).map(|(created, keeper)| (created, Some(keeper)));
     }
-    carrier.create(region, size, progress).map(|created| (created, None)).map_err(Refused::of)
+    carrier
+        .create(region, size, &mut |done, total| progress(done, total))
+        .map(|created| (created, None))
+        .map_err(Refused::of)
 }
 
 /// Runs `test` on every carrier that can be had here, in a new region each.
@@ -173,7 +178,7 @@ fn every_page_is_there_and_zero_before_anybody_writes() {
         }
         assert!(Mapped::new(&created.file, SIZE).bytes().iter().all(|&byte| byte == 0), "{}", carrier.name());
     });
-    let created = Memfd.create_anywhere(SIZE, &mut |_, _| {}).unwrap();
+    let created = Memfd.create_anywhere(SIZE, &mut |_: u64, _: u64| {}).unwrap();
     assert!(Mapped::new(&created.file, SIZE).bytes().iter().all(|&byte| byte == 0));
 }
 
@@ -208,6 +213,75 @@ fn progress_only_grows_and_ends_with_everything() {
         assert!(seen.len() >= steps, "{}: {seen:?}", carrier.name());
         assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{}: {seen:?}", carrier.name());
         assert_eq!(seen.last(), Some(&(size, size)), "{}", carrier.name());
+    }
+}
+
+/// Two workers on each of several memory nodes, as the command has them, but wherever they run.
+struct Everywhere {
+    nodes: u32,
+    begun: AtomicU32,
+    told: u64,
+}
+
+impl Crew for Everywhere {
+    fn nodes(&self) -> u32 {
+        self.nodes
+    }
+
+    fn workers(&self) -> u32 {
+        2 * self.nodes
+    }
+
+    fn tell(&mut self, done: u64, _: u64) {
+        assert!(done >= self.told);
+        self.told = done;
+    }
+
+    fn all_at_once(
+        &mut self,
+        work: &(dyn Fn(u32) -> Result<(), CreateError> + Sync),
+        _: &dyn Fn() -> u64,
+        _: u64,
+    ) -> Result<(), CreateError> {
+        thread::scope(|scope| {
+            let begin = |node| {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+                work(node)
+            };
+            let workers: Vec<_> = (0..2 * self.nodes).map(|n| scope.spawn(move || begin(n / 2))).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("a worker"))
+        })
+    }
+}
+
+#[test]
+fn no_page_is_left_out_where_workers_fill_parts_of_their_own() {
+    // Plenty beside it is a condition for working at once.
+    let size = 390 << 20;
+    let enough = budget::available().check(size + (2 << 30)).is_ok();
+    for nodes in [1, 3, 64] {
+        let mut crew = Everywhere { nodes, begun: AtomicU32::new(0), told: 0 };
+        let created = match Memfd.create_anywhere(size, &mut crew) {
+            Err(_) if !enough => return skip(&Memfd, "little memory is left"),
+            other => other.expect("memory"),
+        };
+        assert_eq!(crew.begun.into_inner(), 2 * nodes);
+        assert_eq!(created.pages.total, size, "{nodes} nodes");
+        let stat = rustix::fs::fstat(&created.file).unwrap();
+        assert_eq!((stat.st_size as u64, stat.st_blocks as u64 * 512), (size, size), "{nodes} nodes");
+    }
+}
+
+#[test]
+fn parts_of_memory_nodes_are_all_of_it_and_do_not_overlap() {
+    for length in [SIZE, 8 << 20, 390 << 20, 1 << 40] {
+        for nodes in [1, 2, 3, 7, 64] {
+            let parts: Vec<_> = (0..nodes).map(|node| memory_part(length, nodes, node)).collect();
+            assert_eq!((parts[0].start, parts[nodes as usize - 1].end), (0, length));
+            assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].start <= pair[0].end));
+            assert!(parts.iter().all(|part| part.start % CHUNK == 0 && part.end % CHUNK == 0), "{parts:?}");
+            assert!(memory_part(length, nodes, nodes).is_empty());
+        }
     }
 }
 
@@ -335,7 +409,7 @@ fn sizes_that_no_region_has_are_refused_before_anything_is_made() {
         for size in [0, 1, SIZE_STEP - 1, SIZE_STEP + 4096] {
             let here = TestPlace::new();
             let region = here.claim("r");
-            let error = carrier.create(&region, size, &mut |_, _| panic!("a page was made")).unwrap_err();
+            let error = carrier.create(&region, size, &mut |_: u64, _: u64| panic!("a page was made")).unwrap_err();
             assert_eq!(error, CreateError::Size(size), "{}", carrier.name());
         }
     }
@@ -347,7 +421,7 @@ fn more_than_memory_has_is_refused_before_the_first_page() {
     for carrier in [&Shm as &dyn Carrier, &Tmpfs, &Keeper, &Memfd] {
         let here = TestPlace::new();
         let region = here.claim("r");
-        let error = carrier.create(&region, size, &mut |_, _| panic!("a page was made")).unwrap_err();
+        let error = carrier.create(&region, size, &mut |_: u64, _: u64| panic!("a page was made")).unwrap_err();
         assert!(matches!(error, CreateError::Budget(_)), "{}: {error}", carrier.name());
         assert!(!error.to_string().contains('\n'));
         assert_eq!(std::fs::read_dir(here.path.join("r")).unwrap().count(), 0, "{}", carrier.name());
@@ -361,7 +435,7 @@ fn huge_pages_that_nobody_set_aside_are_not_taken() {
     for carrier in [&Hugetlbfs as &dyn Carrier, &KeeperHugetlb] {
         let here = TestPlace::new();
         let region = here.claim("r");
-        let error = carrier.create(&region, 1 << 50, &mut |_, _| panic!("a page was made")).unwrap_err();
+        let error = carrier.create(&region, 1 << 50, &mut |_: u64, _: u64| panic!("a page was made")).unwrap_err();
         match error {
             CreateError::HugePages { free, needed, set_aside } => {
                 assert_eq!((free, needed), (huge_pages::free(), 1 << 29), "{}", carrier.name());
@@ -446,7 +520,7 @@ fn release(region: &RegionDirectory) {
 fn the_best_carrier_is_had_by_everybody() {
     let here = TestPlace::new();
     let region = here.claim("r");
-    let (created, fell_back) = carrier::create_best(&region, SIZE, &mut |_, _| {}).unwrap();
+    let (created, fell_back) = carrier::create_best(&region, SIZE, &mut |_: u64, _: u64| {}).unwrap();
     if rustix::process::geteuid().is_root() {
         assert_eq!(created.carrier == Tmpfs.name(), fell_back.is_none());
     } else {
@@ -456,7 +530,7 @@ fn the_best_carrier_is_had_by_everybody() {
 
 #[test]
 fn memory_without_a_name_cannot_shrink_under_its_mappings() {
-    let created = Memfd.create_anywhere(SIZE, &mut |_, _| {}).unwrap();
+    let created = Memfd.create_anywhere(SIZE, &mut |_: u64, _: u64| {}).unwrap();
     assert_eq!(Memfd.survives(), Survives::Nothing);
     assert!(rustix::fs::ftruncate(&created.file, 4096).is_err());
     assert!(rustix::fs::ftruncate(&created.file, SIZE * 2).is_err());

@@ -98,6 +98,11 @@ pub struct ScratchRegion(ScratchDirectory);
 impl ScratchRegion {
     /// A region of `size` bytes, a multiple of 2 MiB. Its pages come when they are touched.
     pub fn new(label: &str, size: u64) -> Self {
+        Self::spread(label, size, 1)
+    }
+
+    /// As [`ScratchRegion::new`]; the region says that it was spread over so many memory nodes.
+    pub fn spread(label: &str, size: u64, memory_nodes: u32) -> Self {
         let made = Self(ScratchDirectory::on_tmpfs(label));
         let directory = made.path();
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).expect("rights of our directory");
@@ -113,7 +118,8 @@ impl ScratchRegion {
             .open(path)
             .expect("the region's file");
         file.set_len(size).expect("the region's size");
-        let options = FormatOptions { name: label.as_bytes(), uid: this_user().uid, identity: next_number() + 1 };
+        let options =
+            FormatOptions { name: label.as_bytes(), uid: this_user().uid, identity: next_number() + 1, memory_nodes };
         // SAFETY: the file stays open over the call.
         let descriptor = unsafe { rustix::fd::BorrowedFd::borrow_raw(file.as_raw_fd()) };
         lifeboat_region::format(descriptor, &options).expect("a new region");

@@ -59,7 +59,7 @@ impl Region {
             superblock: Superblock { run: 1, identity: 5 },
             private: Private { image: PrivateWord::new(0), taking: AtomicU32::new(0), lock_file: AtomicU32::new(0), witness: AtomicUsize::new(0), kept: [const { PrivateWord::new(0) }; 4], places: Default::default() },
             cursors: [const { PrivateWord::new(u64::MAX) }; 5],
-            chunk_cursor: AtomicU32::new(0),
+            chunk_cursor: AtomicU32::new(u32::MAX),
             freed: [const { crate::search::FreedLately::new() }; 5],
         }
     }
@@ -198,6 +198,11 @@ impl Region {
             self.word(start + behind)?.store(value, core::sync::atomic::Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// As the product's, on a machine with one memory node.
+    pub(crate) fn near_chunks(&self) -> std::ops::Range<u32> {
+        0..self.geometry.chunks as u32
     }
 
     /// None: what a process keeps for itself is modelled alone.

@@ -8,6 +8,7 @@ use core::ffi::CStr;
 use rustix::fd::{AsFd, BorrowedFd};
 
 use super::SIZE_STEP;
+use super::crew::Crew;
 use super::error::CreateError;
 use super::pages::PageReport;
 use super::populate::{Finish, check_file_size, populate};
@@ -74,9 +75,9 @@ pub(super) fn reserve(
     file: BorrowedFd<'_>,
     path: &PathText,
     size: u64,
-    progress: &mut dyn FnMut(u64, u64),
+    crew: &mut dyn Crew,
 ) -> Result<PageReport, CreateError> {
-    populate(file, path, size, Finish::AsReserved, None, progress).map_err(|error| match error {
+    populate(file, path, size, Finish::AsReserved, None, crew).map_err(|error| match error {
         CreateError::NoSpace { done, needed, .. } => CreateError::HugePagesGone { done, needed },
         error => error,
     })

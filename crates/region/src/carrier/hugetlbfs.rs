@@ -9,7 +9,7 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 use super::error::CreateError;
-use super::{Carrier, Created, Survives, create_file, hugetlb, new_path};
+use super::{Carrier, Created, Crew, Survives, create_file, hugetlb, new_path};
 use crate::place::{RegionDirectory, ShownPath, Text, mount_tmpfs_like};
 
 /// The carrier `hugetlbfs`.
@@ -29,17 +29,12 @@ impl Carrier for Hugetlbfs {
         false
     }
 
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError> {
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError> {
         hugetlb::check_before(size)?;
         region.make_memory().or_else(super::error::made_already)?;
         mount(region, size)?;
         let file = create_file(region)?;
-        let pages = hugetlb::reserve(file.as_fd(), &new_path(region), size, progress)?;
+        let pages = hugetlb::reserve(file.as_fd(), &new_path(region), size, crew)?;
         Ok(Created { file, carrier: self.name(), pages, swappable: false })
     }
 }

@@ -33,7 +33,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::peer::uid_of_peer;
 use super::error::{CreateError, made_already};
 use super::populate::{Finish, check_before, populate};
-use super::{Carrier, Created, Survives, create_file, new_path, tmpfs};
+use super::{Carrier, Created, Crew, Survives, create_file, new_path, tmpfs};
 use crate::budget;
 use crate::place::{Reason, RegionDirectory, ShownPath, Text};
 use crate::process::{has_exited, parse_decimal, pid_namespace, start_time};
@@ -69,17 +69,12 @@ impl Carrier for Keeper {
     }
 
     /// For the keeper process alone, after it has entered its namespaces (see [`Keeping::prepare`]).
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError> {
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError> {
         check_before(size, None)?;
         region.make_memory().or_else(made_already)?;
         let no_swap = tmpfs::mount(region, size, self.name())?;
         let file = create_file(region)?;
-        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, None, progress)?;
+        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, None, crew)?;
         Ok(Created { file, carrier: self.name(), pages, swappable: !no_swap && budget::has_swap() })
     }
 }

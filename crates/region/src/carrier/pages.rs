@@ -1,6 +1,7 @@
 //! Windows onto a region's file while it is made, and the page sizes that mappings of it get.
 
 use core::ffi::c_void;
+use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
 
 use rustix::fd::{AsFd, BorrowedFd};
@@ -62,6 +63,10 @@ pub(super) struct Window {
     reserved_length: usize,
 }
 
+// SAFETY: the mapping belongs to the value, wherever that is; only addresses of it are passed to the kernel, and stored to are only pages of
+// a new file by whoever fills that part.
+unsafe impl Sync for Window {}
+
 impl Window {
     /// Maps `length` bytes at `offset` of `file`, both multiples of 2 MiB, which the file must have.
     pub(super) fn new(file: impl AsFd, offset: u64, length: usize, protection: ProtFlags) -> Result<Window, Errno> {
@@ -86,9 +91,10 @@ impl Window {
         }
     }
 
-    /// Replaces small pages by huge ones where the kernel can; the rest stays as it is.
-    pub(super) fn collapse(&self) {
-        for offset in (0..self.length).step_by(HUGE) {
+    /// Replaces small pages of a part by huge ones where the kernel can; the rest stays as it is.
+    pub(super) fn collapse(&self, part: Range<usize>) {
+        assert!(part.end <= self.length && part.start.is_multiple_of(HUGE));
+        for offset in part.step_by(HUGE) {
             // The kernel gives up at once on a page that another processor still has in its batch.
             for _ in 0..COLLAPSE_TRIES {
                 // SAFETY: the range is part of this mapping; the advice changes no content.
@@ -102,24 +108,25 @@ impl Window {
         }
     }
 
-    /// Gives every page its zeros now rather than at somebody's first touch. The mapping must be writable and the
+    /// Gives every page of a part its zeros now rather than at somebody's first touch. The mapping must be writable and the
     /// pages reserved.
-    pub(super) fn fill(&self) -> Result<(), Errno> {
-        let start = self.start.as_ptr().cast::<c_void>();
+    pub(super) fn fill(&self, part: Range<usize>) -> Result<(), Errno> {
+        assert!(part.end <= self.length);
+        let start = self.start.as_ptr().wrapping_add(part.start).cast::<c_void>();
         loop {
-            // SAFETY: the range is this mapping; the advice changes no content.
-            match unsafe { rustix::mm::madvise(start, self.length, Advice::LinuxPopulateWrite) } {
+            // SAFETY: the range is part of this mapping, by the assertion; the advice changes no content.
+            match unsafe { rustix::mm::madvise(start, part.len(), Advice::LinuxPopulateWrite) } {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 // Before 5.14: by hand.
-                Err(Errno::INVAL) => return self.fill_by_hand(),
+                Err(Errno::INVAL) => return self.fill_by_hand(part),
                 Err(errno) => return Err(errno),
             }
         }
     }
 
-    fn fill_by_hand(&self) -> Result<(), Errno> {
-        for offset in (0..self.length).step_by(4096) {
+    fn fill_by_hand(&self, part: Range<usize>) -> Result<(), Errno> {
+        for offset in part.step_by(4096) {
             // SAFETY: inside this mapping, which is writable and whose pages are reserved, so that the store cannot
             // fault for lack of memory; the file is new and still zero, and nobody else has it.
             unsafe { self.start.as_ptr().wrapping_add(offset).write_volatile(0) };

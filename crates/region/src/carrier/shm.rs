@@ -4,7 +4,7 @@ use rustix::fd::AsFd;
 
 use super::error::CreateError;
 use super::populate::{Finish, check_before, free_space, populate};
-use super::{Carrier, Created, Survives, create_file, new_path};
+use super::{Carrier, Created, Crew, Survives, create_file, new_path};
 use crate::budget;
 use crate::place::{RegionDirectory, ShownPath};
 
@@ -21,12 +21,7 @@ impl Carrier for Shm {
         Survives::JobStep
     }
 
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError> {
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError> {
         const TMPFS_MAGIC: u32 = 0x0102_1994;
         let shown = ShownPath::of(region.path());
         let failed = |errno| CreateError::Failed { doing: "examine", path: shown, errno };
@@ -38,7 +33,7 @@ impl Carrier for Shm {
         check_before(size, Some(&free))?;
         region.make_memory().or_else(super::error::made_already)?;
         let file = create_file(region)?;
-        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, Some(&free), progress)?;
+        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, Some(&free), crew)?;
         Ok(Created { file, carrier: self.name(), pages, swappable: budget::has_swap() })
     }
 }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::error::CreateError;
 use super::populate::{Finish, check_before, populate};
-use super::{Carrier, Created, Survives, create_file, new_path};
+use super::{Carrier, Created, Crew, Survives, create_file, new_path};
 use crate::budget;
 use crate::place::{RegionDirectory, ShownPath, Text, mount_tmpfs_like};
 
@@ -24,18 +24,13 @@ impl Carrier for Tmpfs {
         Survives::JobStep
     }
 
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError> {
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError> {
         // The mount is exactly as large as the region: only memory itself can be short.
         check_before(size, None)?;
         region.make_memory().or_else(super::error::made_already)?;
         let no_swap = mount(region, size, self.name())?;
         let file = create_file(region)?;
-        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, None, progress)?;
+        let pages = populate(file.as_fd(), &new_path(region), size, Finish::HugeAndFilled, None, crew)?;
         Ok(Created { file, carrier: self.name(), pages, swappable: !no_swap && budget::has_swap() })
     }
 }

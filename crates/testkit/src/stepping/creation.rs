@@ -21,7 +21,7 @@ fn create(place: &Place, name: &RegionName, carrier: &str) -> Result<(), String>
     let created = carrier.create(&directory, SIZE, &mut |_, _| {}).map_err(|error| error.to_string())?;
     directory.make_images().map_err(|error| error.to_string())?;
     directory.make_tags().map_err(|error| error.to_string())?;
-    let options = FormatOptions { name: name.as_bytes(), uid: this_user().uid, identity: 77 };
+    let options = FormatOptions { name: name.as_bytes(), uid: this_user().uid, identity: 77, memory_nodes: 1 };
     let memory = rustix::fd::AsFd::as_fd(&created.file);
     lifeboat_region::format(memory, &options).map_err(|error| error.to_string())?;
     let own = directory.directory().try_clone_to_owned().map_err(|error| error.to_string())?;

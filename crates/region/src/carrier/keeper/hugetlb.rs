@@ -5,7 +5,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 
 use crate::carrier::error::{CreateError, made_already};
-use crate::carrier::{Carrier, Created, Survives, hugetlb};
+use crate::carrier::{Carrier, Created, Crew, Survives, hugetlb};
 use crate::place::{PathText, RegionDirectory, ShownPath};
 
 /// The carrier `keeper-hugetlb`.
@@ -29,19 +29,14 @@ impl Carrier for KeeperHugetlb {
 
     /// For the keeper process alone (see [`super::Keeping::prepare`]): the memory lives as long as the returned file is
     /// open somewhere.
-    fn create(
-        &self,
-        region: &RegionDirectory,
-        size: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Created, CreateError> {
+    fn create(&self, region: &RegionDirectory, size: u64, crew: &mut dyn Crew) -> Result<Created, CreateError> {
         hugetlb::check_before(size)?;
         region.make_memory().or_else(made_already)?;
         let path = PathText::from_bytes(b"memfd:lifeboat");
         let failed = |errno| CreateError::Failed { doing: "create", path: ShownPath::of(&path), errno };
         let file = make_file().map_err(failed)?;
         rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        let pages = hugetlb::reserve(file.as_fd(), &path, size, progress)?;
+        let pages = hugetlb::reserve(file.as_fd(), &path, size, crew)?;
         // Nobody who got the file can take memory away under another's mapping.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;

@@ -13,7 +13,7 @@ use rustix::thread::UnshareFlags;
 
 use super::peer::uid_of_peer;
 use super::{NOTE, SOCKET, SOCKET_NEW, exists, failed, pause, socket_address, timespec};
-use crate::carrier::{Carrier, CreateError, Created, KeeperHugetlb};
+use crate::carrier::{Carrier, CreateError, Created, Crew, KeeperHugetlb};
 use crate::place::{RegionDirectory, Text, open_or_make};
 use crate::process::{own_start_time, pid_namespace};
 
@@ -39,13 +39,13 @@ impl Keeping {
     /// [`crate::carrier::KEPT`]; where it needs a mount, in namespaces of this process's own, which must have a single
     /// thread and do nothing else from now on.
     ///
-    /// `progress` is called with (bytes done, `size`). Errors are those of a carrier; [`CreateError::NoNamespaces`]
+    /// `crew` fills it, and is told how far it is. Errors are those of a carrier; [`CreateError::NoNamespaces`]
     /// where users may not make namespaces.
     pub fn prepare(
         path: &[u8],
         carrier: &dyn Carrier,
         size: u64,
-        progress: &mut dyn FnMut(u64, u64),
+        crew: &mut dyn Crew,
     ) -> Result<(Keeping, Created), CreateError> {
         write_note(&RegionDirectory::open(path)?)?;
         let nameless = carrier.name() == KeeperHugetlb.name();
@@ -54,7 +54,7 @@ impl Keeping {
         }
         // Descriptors from before lead into the old namespace.
         let region = RegionDirectory::open(path)?;
-        let created = carrier.create(&region, size, progress)?;
+        let created = carrier.create(&region, size, crew)?;
         if !nameless {
             let memory = region.open_memory()?;
             rustix::fs::renameat(&memory, c"region.new", &memory, c"region")
