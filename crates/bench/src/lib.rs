@@ -16,6 +16,7 @@ pub mod place;
 pub mod plot;
 pub mod report;
 pub mod runner;
+pub mod schemes;
 mod statistics;
 mod tasks;
 pub mod worker;

@@ -3,6 +3,7 @@
 use crate::measure::{FLAT, Goal, Growth, Place, Scaling, Unit};
 use crate::place::Ground;
 use crate::runner::Options;
+use crate::schemes::{NAME, SchemeRow};
 use crate::statistics::Middle;
 use serde::Serialize;
 use std::fmt::Write;
@@ -186,6 +187,8 @@ pub struct Report {
     pub scalings: Vec<ScalingRow>,
     /// Those about the number of files.
     pub growths: Vec<GrowthRow>,
+    /// What each way to have a descriptor costs.
+    pub descriptors: Vec<SchemeRow>,
 }
 
 fn first_line(path: &str, start: &str) -> String {
@@ -217,6 +220,7 @@ impl Report {
             rows: Vec::new(),
             scalings: Vec::new(),
             growths: Vec::new(),
+            descriptors: Vec::new(),
         }
     }
 
@@ -257,6 +261,19 @@ impl Report {
                 let _ = writeln!(text, "  dearest : cheapest {ratio:.2}, goal at most {FLAT} {}", mark(met));
             }
         }
+        text.push_str(&self.schemes());
+        text
+    }
+
+    fn schemes(&self) -> String {
+        let Some(first) = self.descriptors.first() else { return String::new() };
+        let mut text = format!("\na descriptor for an open file, open() and close() ({NAME})\n");
+        for row in &self.descriptors {
+            let times = row.times.map_or(String::new(), |times| format!("{:.2} times as fast as tmpfs", times.median));
+            let _ = writeln!(text, "  {:<36} {:<32} {times}", row.name, shown(&row.cost, Unit::Operations));
+            let _ = writeln!(text, "    {}; {}", row.calls, row.says);
+        }
+        let _ = writeln!(text, "  {:<36} {}", "tmpfs, open and close", shown(&first.tmpfs, Unit::Operations));
         text
     }
 
@@ -305,7 +322,9 @@ impl Report {
                 share * 100.0
             );
         }
-        let _ = writeln!(text, "{held} of {judged} goals are reached.");
+        if judged > 0 {
+            let _ = writeln!(text, "{held} of {judged} goals are reached.");
+        }
         if !missed.is_empty() {
             let _ = writeln!(text, "Not reached:\n{}", missed.join("\n"));
         }

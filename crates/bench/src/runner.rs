@@ -3,6 +3,7 @@
 use crate::measure::{Arm, GROWTHS, Goal, Growth, Life, MEASURES, Measure, Place, SCALINGS, Scaling};
 use crate::place::Ground;
 use crate::report::{Comparison, Figure, GrowthRow, Report, Row, ScalingRow, Spread};
+use crate::schemes::{self, SCHEMES, Scheme, SchemeRow};
 use crate::statistics::Middle;
 use crate::tasks::Sample;
 use crate::worker::read_sample;
@@ -26,7 +27,7 @@ pub struct Options {
 /// The names of all measures.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let several = SCALINGS.iter().map(|scaling| scaling.name).chain(GROWTHS.iter().map(|growth| growth.name));
-    MEASURES.iter().map(|measure| measure.name).chain(several)
+    MEASURES.iter().map(|measure| measure.name).chain(several).chain([schemes::NAME])
 }
 
 impl Options {
@@ -248,7 +249,8 @@ pub fn run(ground: &Ground, options: &Options, progress: &mut dyn FnMut(usize, u
     let wanted: Vec<&Measure> = wanted.filter(can_be_measured).collect();
     let scalings: Vec<&Scaling> = SCALINGS.iter().filter(|scaling| options.wants(scaling.name)).collect();
     let growths: Vec<&Growth> = GROWTHS.iter().filter(|growth| options.wants(growth.name)).collect();
-    let all = wanted.len() + scalings.len() + growths.len();
+    let compares = options.wants(schemes::NAME);
+    let all = wanted.len() + scalings.len() + growths.len() + usize::from(compares);
     let mut report = Report::about(ground, options);
     for (index, measure) in wanted.iter().enumerate() {
         progress(index, all, measure.name);
@@ -263,13 +265,18 @@ pub fn run(ground: &Ground, options: &Options, progress: &mut dyn FnMut(usize, u
         progress(wanted.len() + scalings.len() + index, all, growth.name);
         report.growths.push(grow(ground, options, growth)?);
     }
+    if compares {
+        progress(all - 1, all, schemes::NAME);
+        report.descriptors = compare_schemes(ground, options)?;
+    }
     progress(all, all, "");
     Ok(report)
 }
 
-fn answer(ground: &Ground, options: &Options, measure: &Measure) -> Result<Row> {
+/// A round of each arm after the other, again and again.
+fn take_turns(ground: &Ground, options: &Options, arms: impl Iterator<Item = Arm>) -> Result<Vec<Turn>> {
     let mut turns: Vec<Turn> = Vec::new();
-    for arm in measure.arms() {
+    for arm in arms {
         if ground.refusal(arm.place).is_none() && turns.iter().all(|turn| turn.arm != arm) {
             turns.push(Turn { arm, worker: None, samples: Vec::new() });
         }
@@ -285,31 +292,63 @@ fn answer(ground: &Ground, options: &Options, measure: &Measure) -> Result<Row> 
             }
         }
     }
+    Ok(turns)
+}
+
+fn samples(turns: &[Turn], arm: Arm) -> Option<&[Sample]> {
+    turns.iter().find(|turn| turn.arm == arm).map(|turn| turn.samples.as_slice())
+}
+
+fn cost(sample: &Sample) -> f64 {
+    sample.own / sample.units
+}
+
+fn figure(samples: &[Sample]) -> Figure {
+    Figure {
+        own: Middle::of(samples.iter().map(cost).collect()),
+        wall: Middle::of(samples.iter().map(|sample| sample.wall / sample.units).collect()),
+    }
+}
+
+/// How many times as fast ours is, in the same rounds.
+fn times(ours: &[Sample], theirs: &[Sample]) -> Option<Middle> {
+    Middle::of(ours.iter().zip(theirs).map(|(ours, theirs)| cost(theirs) / cost(ours)).collect())
+}
+
+/// All ways to have a descriptor, and tmpfs.
+fn compare_schemes(ground: &Ground, options: &Options) -> Result<Vec<SchemeRow>> {
+    let arms = SCHEMES.iter().map(Scheme::arm).chain([schemes::TMPFS]);
+    let turns = take_turns(ground, options, arms)?;
+    let of = |arm| samples(&turns, arm).unwrap_or_default();
+    let tmpfs = of(schemes::TMPFS);
+    let row = |scheme: &Scheme| {
+        let ours = of(scheme.arm());
+        SchemeRow::new(scheme, figure(ours), figure(tmpfs), times(ours, tmpfs))
+    };
+    Ok(SCHEMES.iter().map(row).collect())
+}
+
+fn answer(ground: &Ground, options: &Options, measure: &Measure) -> Result<Row> {
+    let turns = take_turns(ground, options, measure.arms())?;
     Ok(row(ground, measure, &turns))
 }
 
 fn row(ground: &Ground, measure: &Measure, turns: &[Turn]) -> Row {
-    let samples = |arm: Arm| turns.iter().find(|turn| turn.arm == arm).map(|turn| turn.samples.as_slice());
-    let ours = samples(measure.ours).unwrap_or_default();
-    let figure = |samples: &[Sample]| Figure {
-        own: Middle::of(samples.iter().map(|sample| sample.own / sample.units).collect()),
-        wall: Middle::of(samples.iter().map(|sample| sample.wall / sample.units).collect()),
-    };
+    let ours = samples(turns, measure.ours).unwrap_or_default();
     let compare = |goal: &Goal| {
-        let theirs =
-            goal.peer().map(|arm| samples(arm).ok_or_else(|| ground.refusal(arm.place).unwrap_or("not measured")));
+        let theirs = goal
+            .peer()
+            .map(|arm| samples(turns, arm).ok_or_else(|| ground.refusal(arm.place).unwrap_or("not measured")));
         let (theirs, missing) = match theirs {
             None => (&[][..], None),
             Some(Ok(samples)) => (samples, None),
             Some(Err(why)) => (&[][..], Some(why.to_owned())),
         };
-        let cost = |sample: &Sample| sample.own / sample.units;
-        let pairs = || ours.iter().zip(theirs);
         let result = match goal {
-            Goal::Times(..) | Goal::Beside(_) => {
-                Middle::of(pairs().map(|(ours, theirs)| cost(theirs) / cost(ours)).collect())
+            Goal::Times(..) | Goal::Beside(_) => times(ours, theirs),
+            Goal::More(..) => {
+                Middle::of(ours.iter().zip(theirs).map(|(ours, theirs)| cost(ours) - cost(theirs)).collect())
             }
-            Goal::More(..) => Middle::of(pairs().map(|(ours, theirs)| cost(ours) - cost(theirs)).collect()),
             Goal::AtMost(..) => Middle::of(ours.iter().map(cost).collect()),
         };
         Comparison::new(goal, figure(theirs), result, missing)

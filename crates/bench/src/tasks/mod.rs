@@ -4,6 +4,7 @@ mod bulk;
 mod inner;
 mod names;
 mod outside;
+mod placeholders;
 mod small;
 
 use crate::calls::{own_time, wall_time};
@@ -74,6 +75,12 @@ pub const TASKS: &[(&str, Begin)] = &[
     ("inner-share-4k", |site| inner::Share::begin(site, 4096)),
     ("foreign", outside::Foreign::begin),
     ("start", outside::Start::begin),
+    ("placeholder-tag", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Tag)),
+    ("placeholder-kept", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Kept)),
+    ("placeholder-memfd", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Memfd)),
+    ("placeholder-path", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Path)),
+    ("placeholder-common", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Common)),
+    ("placeholder-number", |site| placeholders::Placeholders::begin(site, placeholders::Kind::Number)),
 ];
 
 /// The kind of this name.
