@@ -17,6 +17,8 @@ const SCALINGS: (&str, &str, &str) =
 
 const GROWTHS: (&str, &str, &str) =
     (DOCUMENT, "<!-- numbers: made by `cargo xtask bench --document` -->\n", "<!-- end of numbers -->\n");
+const DESCRIPTORS: (&str, &str, &str) =
+    (DOCUMENT, "<!-- descriptors: made by `cargo xtask bench --document` -->\n", "<!-- end of descriptors -->\n");
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -86,6 +88,12 @@ fn document(workspace: &Workspace, figures: &Path, extent: Extent) -> Outcome {
     if !rows.is_empty() {
         let head = "| work | by the number of files | dearest : cheapest | goal |\n|---|---|---|---|\n";
         put_rows(workspace, GROWTHS, &format!("{head}{rows}"), extent, &note)?;
+    }
+    let rows = descriptors(&report);
+    if !rows.is_empty() {
+        let head = "| scheme | its calls | takes | beside tmpfs | keeps and breaks |\n|---|---|---|---|---|\n";
+        // All of them are measured in one run.
+        put_rows(workspace, DESCRIPTORS, &format!("{head}{rows}"), Extent::Whole, &note)?;
     }
     Ok(())
 }
@@ -178,6 +186,22 @@ fn growths(report: &Value) -> String {
     rows
 }
 
+fn descriptors(report: &Value) -> String {
+    let mut rows = String::new();
+    let operations = Value::from("operations");
+    for row in each(&report["descriptors"]) {
+        let [name, calls, says] = ["name", "calls", "says"].map(|key| row[key].as_str().unwrap_or("?"));
+        let times = row["times"]["median"].as_f64();
+        rows.push_str(&format!(
+            "| {name} | {calls} | {} | {}: {} | {says} |\n",
+            figure(&row["cost"], &operations),
+            figure(&row["tmpfs"], &operations),
+            times.map_or("-".to_owned(), |times| format!("{times:.2} times as fast")),
+        ));
+    }
+    rows
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +219,8 @@ mod tests {
             ]}],
             "scalings": [{"what": "names", "ours": {"ratios": [[1, {"median": 1.0}], [2, {"median": 1.6}]]},
                           "theirs": {"ratios": []}, "goal": 1.5, "met": true}],
+            "descriptors": [{"name": "a tag", "calls": "openat", "cost": middle(500.0), "tmpfs": middle(1000.0),
+                             "times": {"median": 2.0}, "breaks": [], "says": "keeps all"}],
         });
         let rows = measures(&report);
         assert!(rows.contains("| 100.0 ns | tmpfs | 500.0 ns | 5.00 times as fast | 6.0: **not reached** |"), "{rows}");
@@ -202,5 +228,7 @@ mod tests {
         assert!(rows.contains("beside bare, copy |") && rows.contains("beside bare, sum |"), "{rows}");
         assert!(rows.contains("| no disk | 2.0: not measured |"), "{rows}");
         assert_eq!(scalings(&report), "| names | 1: 1.00, 2: 1.60 |  | 1.50: reached |\n");
+        let expected = "| a tag | openat | 500.0 ns | 1000.0 ns: 2.00 times as fast | keeps all |\n";
+        assert_eq!(descriptors(&report), expected);
     }
 }

@@ -6,10 +6,12 @@ use clap::Args;
 
 pub(super) const BENCH_HELP: &str = "Makes a region of its own and measures, in turns, what programs under `lifeboat exec` pay there, what they pay on tmpfs \
 (and with --disk on a disk), and how fast this machine copies. Nothing of it is left afterwards. Figures are CPU time, so that other programs disturb \
-little; ratios are medians of those of each round. As root, tmpfs with huge pages is measured, too.
+little; ratios are medians of those of each round. As root, tmpfs with huge pages is measured, too. The measure `descriptors` compares \
+ways to have a descriptor stand for an open file.
 
 Example:
   lifeboat bench --quick
+  lifeboat bench --only descriptors
   lifeboat bench --disk /scratch --plot goals.png --json > figures.json";
 
 /// `bench`.
