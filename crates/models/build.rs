@@ -227,7 +227,7 @@ fn write_tree(here: &Path, out: &Path, tree: &str, floor: Floor, planted: Option
         Floor::Region => sources.push(("src/scenarios", names(SCENARIOS))),
         Floor::Files => {
             writeln!(roots, "    pub use crate::{{NAME_LONGEST, OUTSIDE, PATH_LONGEST, TRIES}};").expect("text");
-            writeln!(roots, "    pub use lifeboat_kernels::{{checksum_slice, checksum_zeros}};").expect("text");
+            writeln!(roots, "    pub use lifeboat_kernels::{{checksum_slice, checksum_zeros, tuning}};").expect("text");
             writeln!(roots, "    pub use region::Region;").expect("text");
             sources.push(("../fs/src", modules_of_files(here)));
             sources.push(("src/scenarios", names(FILE_SCENARIOS)));

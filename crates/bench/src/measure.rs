@@ -217,10 +217,17 @@ pub const MEASURES: &[Measure] = &[
     },
     Measure {
         name: "read",
-        what: "read() of 1 MiB",
+        what: "read() of 1 MiB into memory that is cold",
         unit: Bytes,
         ours: arm(Mount, "read-1m"),
         goals: &[Times(arm(Tmpfs, "read-1m"), 2.0, None)],
+    },
+    Measure {
+        name: "read-again",
+        what: "the same into one buffer again and again",
+        unit: Bytes,
+        ours: arm(Mount, "read-again-1m"),
+        goals: &[Beside(arm(Tmpfs, "read-again-1m"))],
     },
     Measure {
         name: "inner-create",

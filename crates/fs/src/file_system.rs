@@ -2,6 +2,7 @@
 
 use crate::claim::Claims;
 use crate::inode::{self, InodeId};
+use crate::read_targets::ReadTargets;
 use crate::{Errno, NAME_LONGEST, Result};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use lifeboat_region::lane::Lane;
@@ -28,6 +29,7 @@ pub struct FileSystem {
     pub(crate) claims: Option<Claims>,
     /// Whether checksums are made while bytes are copied.
     pub(crate) sums_while_writing: bool,
+    pub(crate) read_targets: ReadTargets,
 }
 
 impl FileSystem {
@@ -100,6 +102,7 @@ impl FileSystem {
             checks: AtomicU32::new(0),
             claims: None,
             sums_while_writing: true,
+            read_targets: ReadTargets::new(),
         }
     }
 

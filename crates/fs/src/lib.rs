@@ -45,6 +45,7 @@ mod pin;
 mod provide;
 mod read;
 mod read_dir;
+mod read_targets;
 mod reap;
 mod release;
 pub mod rename;

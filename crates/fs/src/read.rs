@@ -23,6 +23,7 @@ impl FileSystem {
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
     pub(crate) fn read_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, length: u64) -> Result<u64> {
         check_range(offset, length)?;
+        let past_caches = into.first().is_some_and(|first| self.read_targets.go_past_caches(first.address(), length));
         let mut strange = 0;
         for _ in 0..TRIES {
             let before = self.field(inode, inode::SIZE)?;
@@ -31,7 +32,7 @@ impl FileSystem {
                 return Ok(0);
             }
             let count = length.min(size - offset);
-            let copied = self.copy_range(inode, into, offset, count);
+            let copied = self.copy_range(inode, into, offset, count, past_caches);
             fence(Ordering::Acquire);
             let after = self.field(inode, inode::SIZE)?;
             if after >> 48 == before >> 48 {
@@ -46,7 +47,14 @@ impl FileSystem {
         Err(Errno::AGAIN)
     }
 
-    fn copy_range(&self, inode: InodeId, into: &[UserTarget<'_>], offset: u64, count: u64) -> Result<()> {
+    fn copy_range(
+        &self,
+        inode: InodeId,
+        into: &[UserTarget<'_>],
+        offset: u64,
+        count: u64,
+        past_caches: bool,
+    ) -> Result<()> {
         let region = self.region();
         let mut targets = Pieces::new(into);
         let (mut at, end) = (offset, offset + count);
@@ -58,6 +66,7 @@ impl FileSystem {
             };
             self.each_run(inode, target, at % EXTENT, here, |from, length, place| {
                 targets.take(length as usize, |piece, skip, part, done| match place {
+                    Some(place) if past_caches => region.copy_out_streamed(place + done, piece, skip, part),
                     Some(place) => region.copy_out(place + done, piece, skip, part),
                     None => region.zero_out(piece, skip, part),
                 })?;

@@ -61,6 +61,18 @@ pub unsafe fn copy_out(dst: *mut u8, src: *const u8, len: usize) -> Result<(), F
     unsafe { machine::copy(dst, src, len) }
 }
 
+/// As [`copy_out`], past the caches as [`copy_in`] does: for much that is not looked at at once.
+///
+/// # Errors
+/// As [`copy_out`].
+///
+/// # Safety
+/// As [`copy_in`].
+pub unsafe fn copy_out_streamed(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { copy_in(dst, src, len) }.map(MustFence::fence)
+}
+
 /// Copies a string of at most `max` bytes without its NUL, and says how long it is; `None` when it is longer. The NUL
 /// is not copied. The part of `dst` after the string, up to `max`, is left with no particular content. Each byte is read
 /// once, so that a string which changes meanwhile cannot come out with a NUL inside or longer than `max`.

@@ -30,7 +30,7 @@ mod portable;
 #[cfg(not(target_arch = "x86_64"))]
 use portable as machine;
 
-pub use copy::{copy_in, copy_in_checksum, copy_out, copy_string, first_two, prefetch, zero};
+pub use copy::{copy_in, copy_in_checksum, copy_out, copy_out_streamed, copy_string, first_two, prefetch, zero};
 pub use crc::{checksum, checksum_combine, checksum_slice, checksum_zeros};
 pub use fault::Fault;
 pub use fence::MustFence;

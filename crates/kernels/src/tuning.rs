@@ -13,6 +13,10 @@ pub static STREAM_FROM: AtomicUsize = AtomicUsize::new(4096);
 /// banks and of the prefetcher are busy at once. Default 16384, the least that makes sense.
 pub static INTERLEAVE_FROM: AtomicUsize = AtomicUsize::new(16384);
 
+/// Reads of at least this many bytes to a place that was not read to lately use non-temporal stores. Default 1 MiB: less than that, whoever
+/// looks at it right away finds it in his cache.
+pub static STREAM_OUT_FROM: AtomicUsize = AtomicUsize::new(1 << 20);
+
 /// The highest level that may be used, as the numeric value of a [`Level`]; anything above it means no limit.
 pub(crate) static LEVEL_LIMIT: AtomicU8 = AtomicU8::new(u8::MAX);
 

@@ -5,7 +5,9 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{at_every_level, pattern};
-use lifeboat_kernels::{MustFence, checksum_slice, copy_in, copy_in_checksum, copy_out, tuning, zero};
+use lifeboat_kernels::{
+    MustFence, checksum_slice, copy_in, copy_in_checksum, copy_out, copy_out_streamed, tuning, zero,
+};
 
 /// Bytes before each destination that must stay as they were; behind it there are 64 less.
 const GUARD: usize = 192;
@@ -30,6 +32,11 @@ fn in_checksum(dst: *mut u8, src: *const u8, len: usize) {
 fn out(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: as above.
     unsafe { copy_out(dst, src, len) }.expect("memory of our own");
+}
+
+fn out_streamed(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: as above.
+    unsafe { copy_out_streamed(dst, src, len) }.expect("memory of our own");
 }
 
 fn zeros(dst: *mut u8, _src: *const u8, len: usize) {
@@ -68,7 +75,8 @@ impl Bench {
     }
 }
 
-const OPERATIONS: [(Operation, bool); 4] = [(in_plain, false), (in_checksum, false), (out, false), (zeros, true)];
+const OPERATIONS: [(Operation, bool); 5] =
+    [(in_plain, false), (in_checksum, false), (out, false), (out_streamed, false), (zeros, true)];
 
 #[test]
 fn no_short_copy_is_wrong_or_reaches_beyond_its_end() {

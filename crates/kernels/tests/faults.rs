@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{BEHIND_EDGE, CHAINED, Mapping, PAGE, at_every_level, install_handler, pattern};
 use lifeboat_kernels::{
-    Fault, checksum, copy_in, copy_in_checksum, copy_out, copy_string, fault, first_two, level, tuning, zero,
+    Fault, checksum, copy_in, copy_in_checksum, copy_out, copy_out_streamed, copy_string, fault, first_two, level,
+    tuning, zero,
 };
 
 /// Lengths on both sides of every change of method.
@@ -35,6 +36,11 @@ fn copy_out_only(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> 
     unsafe { copy_out(dst, src, len) }
 }
 
+fn copy_out_streamed_only(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+    // SAFETY: as above.
+    unsafe { copy_out_streamed(dst, src, len) }
+}
+
 fn checksum_only(_dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     // SAFETY: as above.
     unsafe { checksum(0, src, len) }.map(|_| ())
@@ -47,16 +53,18 @@ fn zero_only(dst: *mut u8, _src: *const u8, len: usize) -> Result<(), Fault> {
 
 type Operation = fn(*mut u8, *const u8, usize) -> Result<(), Fault>;
 
-const READERS: [(&str, Operation); 4] = [
+const READERS: [(&str, Operation); 5] = [
     ("copy_in", copy_in_only),
     ("copy_in_checksum", copy_in_checksum_only),
     ("copy_out", copy_out_only),
+    ("copy_out_streamed", copy_out_streamed_only),
     ("checksum", checksum_only),
 ];
-const WRITERS: [(&str, Operation); 4] = [
+const WRITERS: [(&str, Operation); 5] = [
     ("copy_in", copy_in_only),
     ("copy_in_checksum", copy_in_checksum_only),
     ("copy_out", copy_out_only),
+    ("copy_out_streamed", copy_out_streamed_only),
     ("zero", zero_only),
 ];
 

@@ -41,7 +41,7 @@ pub mod walk_cache;
 pub mod witness;
 mod words;
 
-pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros};
+pub use lifeboat_kernels::{MustFence, checksum_slice, checksum_zeros, tuning};
 pub use region::{AttachError, DESCRIPTORS_ASIDE, FormatError, FormatOptions, Region, format, out_of_the_way};
 pub use rustix::fd;
 pub use rustix::io::Errno;

@@ -137,6 +137,14 @@ impl Mapping {
         unsafe { kernels::copy_out(to, from, length) }.map_err(|fault| self.blame(fault))
     }
 
+    /// As [`Mapping::copy_out`], past the caches: for much that is not looked at at once.
+    pub fn copy_out_streamed(&self, offset: u64, into: &UserTarget<'_>, skip: usize, length: usize) -> Result<()> {
+        let from = self.range(offset, length)?;
+        let to = into.at(skip, length).ok_or(Errno::INVAL)?;
+        // SAFETY: as in `copy_in`, the other way round.
+        unsafe { kernels::copy_out_streamed(to, from, length) }.map_err(|fault| self.blame(fault))
+    }
+
     /// Fills `length` bytes of `into` with zeros, after its first `skip` (what a hole reads as).
     pub fn zero_out(&self, into: &UserTarget<'_>, skip: usize, length: usize) -> Result<()> {
         let to = into.at(skip, length).ok_or(Errno::INVAL)?;

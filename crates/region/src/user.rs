@@ -91,6 +91,11 @@ impl<'a> UserTarget<'a> {
         self.length
     }
 
+    /// Where it is in this process.
+    pub fn address(&self) -> usize {
+        self.pointer as usize
+    }
+
     /// Copies private bytes behind the first `skip`. `FAULT` when they cannot be written.
     pub fn write(&self, skip: usize, from: &[u8]) -> crate::Result<()> {
         let to = self.at(skip, from.len()).ok_or(crate::Errno::INVAL)?;

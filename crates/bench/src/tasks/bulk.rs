@@ -61,21 +61,31 @@ impl Work for Write {
     }
 }
 
-/// `read` of 1 MiB, piece after piece, into memory that is cold.
+/// Where a file is read to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into {
+    /// Memory that is cold, as who restarts from a file does.
+    Cold,
+    /// One buffer again and again, as who copies a file does.
+    Again,
+}
+
+/// `read` of 1 MiB, piece after piece.
 pub struct Read {
     file: Descriptor,
     target: Memory,
+    into: Into,
 }
 
 impl Read {
     /// Of a file that was written by the same process.
-    pub fn begin(site: &Site) -> Result<Box<dyn Work>> {
+    pub fn begin(site: &Site, into: Into) -> Result<Box<dyn Work>> {
         let path = c_path(&site.folder.join("file"))?;
         let target = Memory::new(site.bytes)?;
         let written = Descriptor::open(&path, libc::O_CREAT | libc::O_WRONLY)?;
         target.bytes().chunks(1 << 20).try_for_each(|piece| all(written.write(piece)?, piece.len()))?;
         written.close()?;
-        Ok(Box::new(Read { file: Descriptor::open(&path, libc::O_RDONLY)?, target }))
+        Ok(Box::new(Read { file: Descriptor::open(&path, libc::O_RDONLY)?, target, into }))
     }
 }
 
@@ -83,6 +93,11 @@ impl Work for Read {
     fn round(&mut self) -> Result<Sample> {
         self.file.seek(0)?;
         let (file, bytes) = (&self.file, self.target.bytes_mut());
-        timed(bytes.len(), || bytes.chunks_mut(1 << 20).try_for_each(|piece| all(file.read(piece)?, piece.len())))
+        let (all_bytes, many) = (bytes.len(), bytes.len() >> 20);
+        let read = |piece: &mut [u8]| all(file.read(piece)?, piece.len());
+        match self.into {
+            Into::Cold => timed(all_bytes, || bytes.chunks_mut(1 << 20).try_for_each(read)),
+            Into::Again => timed(all_bytes, || (0..many).try_for_each(|_| read(&mut bytes[..1 << 20]))),
+        }
     }
 }

@@ -137,6 +137,11 @@ impl Region {
     }
 
     /// As the product's.
+    pub fn copy_out_streamed(&self, offset: u64, into: &UserTarget<'_>, skip: usize, length: usize) -> Result<()> {
+        self.copy_out(offset, into, skip, length)
+    }
+
+    /// As the product's.
     pub fn zero_out(&self, into: &UserTarget<'_>, skip: usize, length: usize) -> Result<()> {
         into.write(skip, &vec![0; length])
     }
