@@ -86,7 +86,19 @@ fn no_right_or_limit_changes_for_the_program() {
     let script = "cat /proc/self/oom_score_adj; ls /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign)' /proc/self/status";
     let plain = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
     let ended = end(&mut here.exec(&["--size", "8MiB", "--mount", text(&mount)], &["sh", "-c", script]));
-    assert_eq!(String::from_utf8_lossy(&ended.out), String::from_utf8_lossy(&plain.stdout));
+    assert_eq!(without_signals_of_libc(&ended.out), without_signals_of_libc(&plain.stdout));
+}
+
+/// Lines of sets of signals without the two (32, 33) that libc has for its threads: no program can handle, ignore or ask for them, and
+/// the first thread, as those that reserve memory, takes them back from a parent who had them ignored past libc.
+fn without_signals_of_libc(text: &[u8]) -> String {
+    let set = |line: &str| -> Option<String> {
+        let (name, set) = line.split_once(":\t")?;
+        let set = u64::from_str_radix(set, 16).ok().filter(|_| name.starts_with("Sig"))?;
+        Some(format!("{name} {:x}", set & !(3 << 31)))
+    };
+    let lines = std::str::from_utf8(text).expect("text").lines();
+    lines.map(|line| set(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
 #[test]
