@@ -207,7 +207,8 @@ impl Lane<'_> {
 
 fn release(region: &Region, offset: u64, owner: LockOwner) -> Result<()> {
     let unwaited = word_of(owner, region.superblock().run, false);
-    if region.commit_exchange(offset, unwaited, 0, MustFence::nothing())? {
+    // Loaded first: what was the lock of an inode may be bytes by now that nobody may store to, as an exchange that fails does, too.
+    if region.load(offset)? == unwaited && region.commit_exchange(offset, unwaited, 0, MustFence::nothing())? {
         return Ok(());
     }
     loop {

@@ -287,7 +287,7 @@ impl Search<'_, '_> {
     fn far_from(&self, current: u32) -> Result<Unit> {
         let chunks = self.region.geometry().chunks as u32;
         let mut searched = 0;
-        for step in 1..=chunks.min(4096) {
+        for step in 0..=chunks.min(4096) {
             let chunk = (current + step) % chunks;
             if let Some(opened) = self.opened(chunk)? {
                 if let Some(found) = self.in_chunk(&opened, 0, u64::MAX)? {

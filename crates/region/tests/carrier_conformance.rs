@@ -256,15 +256,11 @@ impl Crew for Everywhere {
 
 #[test]
 fn no_page_is_left_out_where_workers_fill_parts_of_their_own() {
-    // Plenty beside it is a condition for working at once.
-    let size = 390 << 20;
-    let enough = budget::available().check(size + (2 << 30)).is_ok();
+    // With plenty beside it workers fill the file; in a small group one process does, part by part.
+    let size = if budget::available().check(3 << 30).is_ok() { 390 << 20 } else { 70 << 20 };
     for nodes in [1, 3, 64] {
         let mut crew = Everywhere { nodes, begun: AtomicU32::new(0), told: 0 };
-        let created = match Memfd.create_anywhere(size, &mut crew) {
-            Err(_) if !enough => return skip(&Memfd, "little memory is left"),
-            other => other.expect("memory"),
-        };
+        let created = Memfd.create_anywhere(size, &mut crew).expect("memory");
         assert_eq!(crew.begun.into_inner(), 2 * nodes);
         assert_eq!(created.pages.total, size, "{nodes} nodes");
         let stat = rustix::fs::fstat(&created.file).unwrap();
