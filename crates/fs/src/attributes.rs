@@ -15,6 +15,11 @@ pub(crate) const SETGID: u32 = 0o2000;
 /// The group may execute.
 pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 
+/// Whether a mode word has a bit that does not survive every write.
+pub(crate) const fn has_set_ids(mode: u64) -> bool {
+    mode as u32 & (SETUID | SETGID) != 0
+}
+
 impl FileSystem {
     /// Attributes of an inode.
     pub fn stat(&self, inode: InodeId) -> Result<Stat> {
@@ -150,7 +155,7 @@ impl FileSystem {
     /// execute (a mark for locks) survives if the writer is in the group. The inode is locked.
     pub(crate) fn drop_set_ids(&self, inode: InodeId) -> Result<()> {
         let mode = self.field(inode, inode::MODE)?;
-        if mode as u32 & (SETUID | SETGID) == 0 || rustix::process::geteuid().as_raw() == 0 {
+        if !has_set_ids(mode) || rustix::process::geteuid().as_raw() == 0 {
             return Ok(());
         }
         let group = (self.field(inode, inode::IDS)? >> 32) as u32;
@@ -160,7 +165,7 @@ impl FileSystem {
 
     /// The same for an inode that this operation has not locked.
     pub(crate) fn drop_set_ids_unlocked(&self, inode: InodeId) -> Result<()> {
-        if self.field(inode, inode::MODE)? as u32 & (SETUID | SETGID) == 0 {
+        if !has_set_ids(self.field(inode, inode::MODE)?) {
             return Ok(());
         }
         let lane = self.lane()?;

@@ -82,22 +82,19 @@ pub(crate) struct ChecksumClaim {
     pub(crate) crc: u32,
 }
 
-/// Prepares for a write of `length` bytes at `from` of an extent: a claim for this lane if it extends the extent's checksum, else,
-/// and without a lane, the word is stale when this returns.
-#[inline]
-pub(crate) fn before_write(
-    region: &Region,
-    at: u64,
-    lane: Option<u32>,
-    from: u32,
-    length: u32,
-) -> Result<Option<ChecksumClaim>> {
-    // What is written here and there stays stale until it is sealed.
-    const STALE: u64 = Checksum::STALE.encode();
-    if region.load(at)? == STALE { Ok(None) } else { before_first_write(region, at, lane, from, length) }
+/// The word of what was written here and there: it stays so until the file is sealed, whatever is written.
+pub(crate) const STALE: u64 = Checksum::STALE.encode();
+
+/// Whether the word's checksum is that of the first `from` bytes, and a write there goes on with it.
+#[inline(always)]
+pub(crate) const fn ends_at(word: u64, from: u32) -> bool {
+    const RUNNING: Checksum = Checksum { state: State::Running, valid: 0, crc: 0, end_to_end: false };
+    word as u32 == RUNNING.encode() as u32 | from << 8 || (word == 0 && from == 0)
 }
 
-fn before_first_write(
+/// Prepares for a write of `length` bytes at `from` of an extent: a claim for this lane if it extends the extent's checksum, else,
+/// and without a lane, the word is stale when this returns.
+pub(crate) fn before_write(
     region: &Region,
     at: u64,
     lane: Option<u32>,
@@ -131,7 +128,23 @@ fn before_first_write(
 }
 
 impl ChecksumClaim {
+    /// Claims the word, which is this one and [`ends_at`] `from`, for the lane of this number; `None` when it is another by now.
+    #[inline(always)]
+    pub(crate) fn go_on(region: &Region, at: u64, word: u64, lane: u32, from: u32) -> Result<Option<ChecksumClaim>> {
+        let claimed = Checksum { state: State::Claimed, valid: from, crc: lane, end_to_end: false }.encode();
+        let claim = ChecksumClaim { at, claimed, valid: from, crc: (word >> 32) as u32 };
+        Ok(region.commit_exchange(at, word, claimed, MustFence::nothing())?.then_some(claim))
+    }
+
+    /// No byte was touched: the word is what it was, unless somebody made it stale meanwhile.
+    #[cold]
+    pub(crate) fn take_back(self, region: &Region, before: u64) -> Result<()> {
+        region.commit_exchange(self.at, self.claimed, before, MustFence::nothing())?;
+        Ok(())
+    }
+
     /// Publishes the CRC over `length` more bytes, unless somebody made the word stale meanwhile.
+    #[inline(always)]
     pub(crate) fn publish(self, region: &Region, crc: u32, length: u32, data: MustFence) -> Result<()> {
         let done = Checksum { state: State::Running, valid: self.valid + length, crc, end_to_end: false };
         region.commit_exchange(self.at, self.claimed, done.encode(), data)?;

@@ -69,7 +69,6 @@ struct Write<'w, 'r> {
 
 impl FileSystem {
     /// Writes `length` bytes at `offset`; short when space or the program's memory ends before.
-    #[inline(always)]
     pub(crate) fn write_range(
         &self,
         inode: InodeId,
@@ -84,20 +83,10 @@ impl FileSystem {
         if offset >= SIZE_LARGEST {
             return Err(Errno::FBIG);
         }
-        if self.write_in_place(inode, source, offset, length) {
+        // Of one piece that was tried before.
+        if source.one_piece(length as usize).is_none() && self.write_in_place(inode, source, offset, length) {
             return Ok(length);
         }
-        self.write_range_generally(inode, source, offset, length)
-    }
-
-    #[inline(never)]
-    fn write_range_generally(
-        &self,
-        inode: InodeId,
-        source: &mut Source<'_, '_>,
-        offset: u64,
-        length: u64,
-    ) -> Result<u64> {
         let end = offset.saturating_add(length).min(SIZE_LARGEST);
         let whole = source.clone();
         let mut from = whole.clone();
@@ -188,10 +177,21 @@ impl FileSystem {
 
     /// Publishes that bytes up to `end` were written: times, then the size. False when the file was cut meanwhile.
     pub(crate) fn wrote(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
-        let now = process::now() as u64;
-        self.set(inode, inode::MODIFIED, now)?;
-        self.set(inode, inode::CHANGED, now)?;
+        self.set_written(inode, process::now())?;
         self.drop_set_ids_unlocked(inode)?;
+        self.lengthen(inode, before, end)
+    }
+
+    /// Says that the inode's bytes changed at this time.
+    #[inline(always)]
+    pub(crate) fn set_written(&self, inode: InodeId, now: i64) -> Result<()> {
+        let now = now as u64;
+        self.region().commit_all(inode.at(), [(inode::MODIFIED, now), (inode::CHANGED, now)])
+    }
+
+    /// Makes the file at least as long as `end`. False when it was cut since its size word was `before`.
+    #[inline(always)]
+    pub(crate) fn lengthen(&self, inode: InodeId, before: u64, end: u64) -> Result<bool> {
         loop {
             let word = self.field(inode, inode::SIZE)?;
             if word >> 48 != before >> 48 {
@@ -405,7 +405,6 @@ impl FileSystem {
     }
 
     /// As [`FileSystem::copy_into`], to one place that is long enough.
-    #[inline]
     pub(crate) fn copy_to(
         &self,
         lane: u32,

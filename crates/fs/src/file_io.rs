@@ -1,6 +1,7 @@
 //! Reading, writing and seeking through an open file.
 
 use crate::file_system::FileSystem;
+use crate::in_place;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of};
 use crate::open_file::{OFFSET, OpenFile, reads, writes};
 use crate::pieces::{Source, total};
@@ -21,6 +22,17 @@ fn readable(from: &[UserSource<'_>]) -> u64 {
         }
     }
     sum
+}
+
+/// What became of a write that was tried as a small one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SmallWrite {
+    /// All of it is written.
+    Done,
+    /// Nothing was done.
+    NotBegun,
+    /// The offset of the open file was moved on from here, nothing else.
+    HasOffset(u64),
 }
 
 impl FileSystem {
@@ -85,18 +97,86 @@ impl FileSystem {
     }
 
     /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
-    #[inline]
     pub fn write(&self, file: OpenFile, from: &[UserSource<'_>], at: Position) -> Result<usize> {
+        let small = match from {
+            [piece] => self.write_small(file, piece, at),
+            _ => SmallWrite::NotBegun,
+        };
+        match small {
+            SmallWrite::Done => Ok(from.first().map_or(0, UserSource::len)),
+            other => self.write_after(other, file, from, at),
+        }
+    }
+
+    /// Writes a small piece, if the file has a place for it and nothing is to wait for: in few instructions.
+    #[inline(always)]
+    pub fn write_small(&self, file: OpenFile, piece: &UserSource<'_>, at: Position) -> SmallWrite {
+        let length = piece.len() as u64;
+        if length > in_place::LONGEST {
+            return SmallWrite::NotBegun;
+        }
+        let Ok((slot, flags, Ok(inode))) = self.opened(file) else { return SmallWrite::NotBegun };
+        if !writes(flags) || flags.contains(OFlags::APPEND) {
+            return SmallWrite::NotBegun;
+        }
+        let (offset, otherwise) = match at {
+            Position::At(offset) => (offset, SmallWrite::NotBegun),
+            Position::Current => match self.take_offset(slot, length) {
+                Ok(offset) => (offset, SmallWrite::HasOffset(offset)),
+                Err(_) => return SmallWrite::NotBegun,
+            },
+        };
+        let source = Source::new(core::slice::from_ref(piece));
+        if self.write_in_place(inode, &source, offset, length) { SmallWrite::Done } else { otherwise }
+    }
+
+    /// Writes the pieces of which [`FileSystem::write_small`] answered so, and that it did not write.
+    #[inline(never)]
+    pub fn write_after(
+        &self,
+        small: SmallWrite,
+        file: OpenFile,
+        from: &[UserSource<'_>],
+        at: Position,
+    ) -> Result<usize> {
         let (slot, flags, inode) = self.opened(file)?;
         if !writes(flags) {
             return Err(Errno::BADF);
         }
         let inode = inode?;
         let length = total(from)?;
-        match self.write_bytes((slot, flags), inode, from, length, at) {
+        let written = match small {
+            SmallWrite::HasOffset(offset) => self.write_at_taken(slot, inode, &mut Source::new(from), offset, length),
+            SmallWrite::NotBegun | SmallWrite::Done => self.write_bytes((slot, flags), inode, from, length, at),
+        };
+        match written {
             Err(Errno::FAULT) => self.write_readable((slot, flags), inode, from, length, at),
             written => written,
         }
+    }
+
+    /// Moves the offset of an open file on: processes that share it write different bytes. Answers where it was.
+    #[inline(always)]
+    fn take_offset(&self, slot: u64, length: u64) -> Result<u64> {
+        Ok(self.region().word(slot + OFFSET)?.fetch_add(length, Ordering::AcqRel))
+    }
+
+    /// Writes where the offset of the open file was moved on for it; what was not written is given back, unless others moved it since.
+    fn write_at_taken(
+        &self,
+        slot: u64,
+        inode: InodeId,
+        source: &mut Source<'_, '_>,
+        offset: u64,
+        length: u64,
+    ) -> Result<usize> {
+        let outcome = self.write_range(inode, source, offset, length);
+        let count = *outcome.as_ref().unwrap_or(&0);
+        if count < length {
+            let position = self.region().word(slot + OFFSET)?;
+            let _ = position.compare_exchange(offset + length, offset + count, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        outcome.map(|count| count as usize)
     }
 
     /// As far as the program's memory goes.
@@ -116,7 +196,6 @@ impl FileSystem {
     }
 
     /// Writes the first `length` bytes of the pieces to the inode of the open file with this slot and these flags.
-    #[inline(always)]
     fn write_bytes(
         &self,
         (slot, flags): (u64, OFlags),
@@ -133,18 +212,13 @@ impl FileSystem {
             }
             return Ok(count as usize);
         }
-        let position = self.region().word(slot + OFFSET)?;
-        let offset = match at {
-            Position::At(offset) => offset,
-            // Reserved first, so that processes that share the offset write different bytes.
-            Position::Current => position.fetch_add(length, Ordering::AcqRel),
-        };
-        let outcome = self.write_range(inode, &mut source, offset, length);
-        let count = *outcome.as_ref().unwrap_or(&0);
-        if at == Position::Current && count < length {
-            let _ = position.compare_exchange(offset + length, offset + count, Ordering::AcqRel, Ordering::Relaxed);
+        match at {
+            Position::At(offset) => self.write_range(inode, &mut source, offset, length).map(|count| count as usize),
+            Position::Current => {
+                let offset = self.take_offset(slot, length)?;
+                self.write_at_taken(slot, inode, &mut source, offset, length)
+            }
         }
-        outcome.map(|count| count as usize)
     }
 
     /// Moves the offset. `whence`: 0 from the start, 1 from here, 2 from the end, 3 to data, 4 to a hole.

@@ -5,16 +5,19 @@
 //! is cheaper ([`lifeboat_region::kept_lane`]). Whatever does not go smoothly is left to the general way, which does all of the
 //! write again: a write that was not published may be written twice.
 
+use crate::attributes;
+use crate::checksum::{self, ChecksumClaim};
 use crate::file_map::{self, BLOCKS_PER_EXTENT, Slot};
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId, SIZE_LARGEST, size_of};
 use crate::map_word::Target;
 use crate::pieces::Source;
-use crate::{Errno, Result};
+use crate::{Result, UserSource};
 use core::sync::atomic::Ordering;
 use lifeboat_region::kept_lane::InPlace;
 use lifeboat_region::layout::{BLOCK, EXTENT};
 use lifeboat_region::place_cache::What;
+use lifeboat_region::process;
 use lifeboat_region::witness::{Witness, Words};
 
 /// Longer writes cost so much themselves that nothing is gained.
@@ -26,6 +29,33 @@ enum Place {
     Run { at: u64, checksum_at: u64 },
     /// In blocks that lie anywhere.
     Runs(Slot, Target),
+}
+
+/// What became of a write.
+enum Attempt {
+    Done,
+    /// No byte was touched.
+    NotBegun,
+    /// Some bytes may lie where none of it may stay.
+    Torn,
+}
+
+/// A write whose places are known.
+struct Write<'w, 'r> {
+    announced: &'w InPlace<'r>,
+    inode: InodeId,
+    offset: u64,
+    length: u64,
+    /// The size word before it.
+    before: u64,
+    now: i64,
+}
+
+impl Write<'_, '_> {
+    #[inline(always)]
+    fn end(&self) -> u64 {
+        self.offset + self.length
+    }
 }
 
 /// What a look-up is remembered as that found all of an extent.
@@ -48,8 +78,18 @@ impl FileSystem {
         if length == 0 || length > LONGEST || !within || end > SIZE_LARGEST {
             return false;
         }
+        // Asked here, where the processor need not wait for it.
+        let now = process::now();
         match self.region().announce_in_place(inode.to_word(), offset, end) {
-            Ok(Some(announced)) => self.write_announced(announced, inode, source, offset, length),
+            Ok(Some(announced)) => match self.try_in_place(&announced, inode, source, offset, length, now) {
+                Attempt::Done => true,
+                Attempt::NotBegun => false,
+                Attempt::Torn => {
+                    // Some bytes may lie beyond the size: they stay announced until they are zero.
+                    let _ = self.scrub_in_place(announced, inode, offset, end);
+                    false
+                }
+            },
             Ok(None) => {
                 // The first time; an error of it is one of the general way, too.
                 let _ = self.keep_lane();
@@ -65,26 +105,6 @@ impl FileSystem {
     }
 
     #[inline(always)]
-    fn write_announced(
-        &self,
-        announced: InPlace<'_>,
-        inode: InodeId,
-        source: &Source<'_, '_>,
-        offset: u64,
-        length: u64,
-    ) -> bool {
-        match self.try_in_place(&announced, inode, source, offset, length) {
-            Ok(done) => done,
-            Err(_) => {
-                // Some bytes may lie beyond the size: they stay announced until they are zero.
-                let _ = self.scrub_in_place(announced, inode, offset, offset + length);
-                false
-            }
-        }
-    }
-
-    /// False before a byte was touched; an error after.
-    #[inline(always)]
     fn try_in_place(
         &self,
         announced: &InPlace<'_>,
@@ -92,40 +112,127 @@ impl FileSystem {
         source: &Source<'_, '_>,
         offset: u64,
         length: u64,
-    ) -> Result<bool> {
-        let (from, end) = (offset % EXTENT, offset + length);
-        let smoothly = || -> Result<Option<_>> {
-            let before = self.field(inode, inode::SIZE)?;
-            if size_of(before) < end {
-                // Who zeroes beyond the size must see the range, or this the word that he makes odd.
-                announced.fence();
-            }
-            if self.region().word(inode.at() + inode::SEQUENCE)?.load(Ordering::SeqCst) & 1 != 0 {
-                return Ok(None);
-            }
-            Ok(self.place_of(announced, inode, offset, length)?.map(|place| (before, place)))
+        now: i64,
+    ) -> Attempt {
+        let Ok([before, mode]) = self.fields(inode, [inode::SIZE, inode::MODE]) else { return Attempt::NotBegun };
+        if attributes::has_set_ids(mode) {
+            return Attempt::NotBegun;
+        }
+        let place = match self.place_of(announced, inode, offset, length) {
+            Ok(Some(place)) => place,
+            Ok(None) | Err(_) => return Attempt::NotBegun,
         };
-        let Ok(Some((before, place))) = smoothly() else { return Ok(false) };
-        match place {
-            Place::Run { at, checksum_at } => {
-                self.copy_to(announced.index(), checksum_at, (at, from), length, source)?;
+        let write = Write { announced, inode, offset, length, before, now };
+        let Place::Run { at, checksum_at } = place else { return self.write_otherwise(&write, &place, source) };
+        let Some((piece, skip)) = source.one_piece(length as usize) else {
+            return self.write_otherwise(&write, &place, source);
+        };
+        let Ok(sum) = self.region().load(checksum_at) else { return Attempt::NotBegun };
+        if sum == checksum::STALE {
+            self.write_unsummed(&write, at, piece, skip)
+        } else if self.sums_while_writing && checksum::ends_at(sum, (offset % EXTENT) as u32) {
+            self.write_summed(&write, at, (checksum_at, sum), piece, skip)
+        } else {
+            self.write_otherwise(&write, &place, source)
+        }
+    }
+
+    /// What is written here and there stays stale until it is sealed.
+    #[inline(always)]
+    fn write_unsummed(&self, write: &Write<'_, '_>, at: u64, piece: &UserSource<'_>, skip: usize) -> Attempt {
+        if !self.may_begin(write) {
+            return Attempt::NotBegun;
+        }
+        match self.region().copy_in(at, piece, skip, write.length as usize) {
+            Ok(data) => {
+                data.fence();
+                self.end_in_place(write)
             }
-            Place::Runs(slot, target) => {
-                self.copy_into(announced.index(), inode, slot, target, from, length, &mut source.clone())?;
+            Err(_) => Attempt::Torn,
+        }
+    }
+
+    /// What goes on where the extent's checksum ends.
+    #[inline(always)]
+    fn write_summed(
+        &self,
+        write: &Write<'_, '_>,
+        at: u64,
+        (checksum_at, sum): (u64, u64),
+        piece: &UserSource<'_>,
+        skip: usize,
+    ) -> Attempt {
+        let region = self.region();
+        let (from, length) = ((write.offset % EXTENT) as u32, write.length as usize);
+        let Ok(Some(claim)) = ChecksumClaim::go_on(region, checksum_at, sum, write.announced.index(), from) else {
+            return Attempt::NotBegun;
+        };
+        // From the claim on everybody sees the range, without a fence.
+        if self.is_being_cut(write.inode) {
+            return claim.take_back(region, sum).map_or(Attempt::Torn, |()| Attempt::NotBegun);
+        }
+        match region.copy_in_checksum(at, piece, skip, length, claim.crc) {
+            Ok((data, crc)) => match claim.publish(region, crc, length as u32, data) {
+                Ok(()) => self.end_in_place(write),
+                Err(_) => Attempt::Torn,
+            },
+            Err(_) => {
+                let _ = claim.give_up(region);
+                Attempt::Torn
             }
         }
-        if self.wrote(inode, before, end)? { Ok(true) } else { Err(Errno::AGAIN) }
+    }
+
+    /// Whatever its place and its checksum are.
+    #[inline(never)]
+    fn write_otherwise(&self, write: &Write<'_, '_>, place: &Place, source: &Source<'_, '_>) -> Attempt {
+        if !self.may_begin(write) {
+            return Attempt::NotBegun;
+        }
+        let (lane, from) = (write.announced.index(), write.offset % EXTENT);
+        let copied = match *place {
+            Place::Run { at, checksum_at } => self.copy_to(lane, checksum_at, (at, from), write.length, source),
+            Place::Runs(slot, target) => {
+                self.copy_into(lane, write.inode, slot, target, from, write.length, &mut source.clone())
+            }
+        };
+        copied.map_or(Attempt::Torn, |()| self.end_in_place(write))
+    }
+
+    /// Whether bytes may be touched: who zeroes beyond the size must see the range, or this the word that he makes odd.
+    #[inline(always)]
+    fn may_begin(&self, write: &Write<'_, '_>) -> bool {
+        if size_of(write.before) < write.end() {
+            write.announced.fence();
+        }
+        !self.is_being_cut(write.inode)
+    }
+
+    /// Whether somebody cuts the file at this moment, or nobody can say.
+    #[inline(always)]
+    fn is_being_cut(&self, inode: InodeId) -> bool {
+        let sequence = self.region().word(inode.at() + inode::SEQUENCE);
+        sequence.map_or(true, |sequence| sequence.load(Ordering::SeqCst) & 1 != 0)
+    }
+
+    /// Publishes what was copied.
+    #[inline(always)]
+    fn end_in_place(&self, write: &Write<'_, '_>) -> Attempt {
+        let lengthened = || self.lengthen(write.inode, write.before, write.end());
+        let published = self.set_written(write.inode, write.now).and_then(|()| lengthened());
+        if published == Ok(true) { Attempt::Done } else { Attempt::Torn }
     }
 
     /// Where the inode, if it exists, has these bytes, all in one extent; `None` when it does not have a place for each.
     #[inline(always)]
     fn place_of(&self, announced: &InPlace<'_>, inode: InodeId, offset: u64, length: u64) -> Result<Option<Place>> {
-        let (block, in_block) = (offset / BLOCK, offset % BLOCK);
-        let within_block = in_block + length <= BLOCK;
         if let Some([at, checksum_at]) = announced.known_place(whole_extent(inode, offset))? {
             return Ok(Some(Place::Run { at: at + offset % EXTENT, checksum_at }));
         }
-        if within_block && let Some([at, checksum_at]) = announced.known_place(one_block(inode, block))? {
+        let (block, in_block) = (offset / BLOCK, offset % BLOCK);
+        if in_block + length <= BLOCK
+            && let Some([at, checksum_at]) = announced.known_place(one_block(inode, block))?
+        {
             return Ok(Some(Place::Run { at: at + in_block, checksum_at }));
         }
         self.look_up_place(announced, inode, offset, length)

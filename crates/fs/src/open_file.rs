@@ -117,6 +117,11 @@ pub(crate) fn flags_of_word(word: u64) -> Result<OFlags> {
     if flags_word(flags) == word { Ok(flags) } else { Err(Errno::UCLEAN) }
 }
 
+/// The inode that these words of a slot name.
+fn inode_of_words(inode: u64, check: u64) -> Result<InodeId> {
+    if check == !inode { Ok(InodeId::from_word(inode)) } else { Err(Errno::UCLEAN) }
+}
+
 impl FileSystem {
     pub(crate) fn open_file_at(&self, file: OpenFile) -> Result<u64> {
         let g = self.region().geometry();
@@ -137,10 +142,14 @@ impl FileSystem {
     }
 
     /// Offset of the slot, flags and inode of an open file.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn opened(&self, file: OpenFile) -> Result<(u64, OFlags, Result<InodeId>)> {
-        let (at, flags) = self.flags(file)?;
-        Ok((at, flags, self.slot_inode(at)))
+        let at = self.open_file_at(file)?;
+        let [state, flags, inode, check] = self.region().load_all(at, [0, FLAGS, INODE, INODE_CHECK])?;
+        if state & STATE != LIVE {
+            return Err(Errno::BADF);
+        }
+        Ok((at, flags_of_word(flags)?, inode_of_words(inode, check)))
     }
 
     /// The inode of an open file.
@@ -151,8 +160,8 @@ impl FileSystem {
 
     /// The inode that the slot at `at` names; `UCLEAN` when its two words do not agree.
     pub(crate) fn slot_inode(&self, at: u64) -> Result<InodeId> {
-        let inode = self.region().load(at + INODE)?;
-        if self.region().load(at + INODE_CHECK)? == !inode { Ok(InodeId::from_word(inode)) } else { Err(Errno::UCLEAN) }
+        let [inode, check] = self.region().load_all(at, [INODE, INODE_CHECK])?;
+        inode_of_words(inode, check)
     }
 
     fn set_slot_inode(&self, at: u64, inode: u64) -> Result<()> {

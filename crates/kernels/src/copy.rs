@@ -37,6 +37,7 @@ pub unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<MustFe
 ///
 /// # Safety
 /// As [`copy_in`].
+#[inline]
 pub unsafe fn copy_in_checksum(dst: *mut u8, src: *const u8, len: usize, crc: u32) -> Result<(MustFence, u32), Fault> {
     if len < tuning::STREAM_FROM.load(Ordering::Relaxed) {
         // SAFETY: the caller's promise, handed on.

@@ -7,14 +7,15 @@ use lifeboat_models::real_files::cut_against_write::Way;
 use lifeboat_models::real_files::open_files;
 use lifeboat_models::{
     a_cut_does_not_hold_writers, a_place_is_believed_without_its_words, a_write_in_place_looks_for_no_cut,
-    an_announcement_is_not_seen_at_once, the_count_is_looked_at_too_early, the_range_of_a_kept_lane_is_seen_late,
-    unlinked_is_freed_without_a_look_at_announcements, what_a_dead_writer_left_is_not_zeroed,
-    what_the_dead_had_open_stays_open, who_closes_looks_for_no_name, who_opens_looks_for_no_name,
+    a_write_that_goes_on_is_held_by_no_cut, an_announcement_is_not_seen_at_once, the_count_is_looked_at_too_early,
+    the_range_of_a_kept_lane_is_seen_late, unlinked_is_freed_without_a_look_at_announcements,
+    what_a_dead_writer_left_is_not_zeroed, what_the_dead_had_open_stays_open, who_closes_looks_for_no_name,
+    who_opens_looks_for_no_name,
 };
 use support::{caught, explored, explored_deaths, explored_deaths_deeper};
 
-/// Writers announce themselves in two ways, and may know where the bytes are.
-const WAYS: [Way; 3] = [Way::Claimed, Way::Kept, Way::Known];
+/// Writers announce themselves in two ways, may know where the bytes are, and go on with a checksum.
+const WAYS: [Way; 4] = [Way::Claimed, Way::Kept, Way::Known, Way::GoesOn];
 
 /// Open files are counted in two ways.
 const COUNTED: [open_files::Way; 2] = [open_files::Way::Locked, open_files::Way::InPlace];
@@ -86,6 +87,14 @@ fn a_write_in_place_that_looks_for_no_cut_is_caught() {
     use a_write_in_place_looks_for_no_cut::cut_against_write as planted;
     caught("lies beyond the size", |bounds| {
         planted::a_cut_and_a_write_behind_the_new_end(bounds, None, planted::Way::Kept)
+    });
+}
+
+#[test]
+fn a_write_that_goes_on_and_is_held_by_no_cut_is_caught() {
+    use a_write_that_goes_on_is_held_by_no_cut::cut_against_write as planted;
+    caught("a write that has ended is lost", |bounds| {
+        planted::a_dead_write_is_zeroed_beside_a_living_one(bounds, planted::Way::GoesOn)
     });
 }
 

@@ -21,7 +21,6 @@ pub fn call_held<T>(operation: impl Fn(&FileSystem, &Caller<'_>) -> Result<T>) -
 }
 
 /// Runs a write. Writing over what is there takes no lock, but growing does.
-#[inline(always)]
 pub fn writing(operation: impl Fn(&FileSystem) -> Result<usize>) -> Result<usize> {
     signals::cancellation_point();
     let _held = signals::hold();
@@ -44,8 +43,9 @@ fn data_held<T>(operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
     }
 }
 
+/// What an operation answers once more that found no room, when what dead processes left was given back.
 #[cold]
-fn again_after_reaping<T>(file_system: &FileSystem, operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
+pub fn again_after_reaping<T>(file_system: &FileSystem, operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
     let _held = signals::hold();
     match file_system.reap(None) {
         0 => Err(Errno::NOSPC),

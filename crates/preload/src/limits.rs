@@ -1,9 +1,11 @@
 //! `RLIMIT_FSIZE`: how long a file may become by this process's writes. Most processes have no such limit, and then it
 //! costs one load.
 
-use crate::{call, user};
+use crate::answer::{fail, give};
+use crate::{call, signals, state, user};
 use core::sync::atomic::{AtomicU64, Ordering};
-use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Position, Result};
+use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Position, Result, SmallWrite};
+use lifeboat_region::UserSource;
 
 const NONE: u64 = libc::RLIM_INFINITY;
 
@@ -16,12 +18,48 @@ pub fn note() {
 }
 
 /// Writes to one of our files, as far as the limit allows.
-#[inline(always)]
 pub fn write(file: OpenFile, pieces: &[libc::iovec], position: Position) -> Result<usize> {
     if LONGEST.load(Ordering::Relaxed) != NONE {
         return write_within(file, pieces, position);
     }
     call::writing(|file_system| file_system.write(file, user::as_sources(pieces), position))
+}
+
+/// The same of one piece, of at most [`user::LENGTH_MAX`] bytes, answered as C wants it: in a register.
+#[inline(always)]
+pub fn give_piece(file: OpenFile, buffer: *const libc::c_void, length: usize, position: Position) -> libc::ssize_t {
+    if LONGEST.load(Ordering::Relaxed) != NONE {
+        let piece = libc::iovec { iov_base: buffer.cast_mut(), iov_len: length };
+        return give(write_within(file, core::slice::from_ref(&piece), position));
+    }
+    signals::cancellation_point();
+    let _held = signals::hold();
+    let file_system = match state::file_system() {
+        Ok(file_system) => file_system,
+        Err(error) => return fail(error),
+    };
+    let piece = user::source(buffer, length);
+    match file_system.write_small(file, &piece, position) {
+        SmallWrite::Done => length as libc::ssize_t,
+        other => give(write_after(&file_system, other, file, &piece, position)),
+    }
+}
+
+#[inline(never)]
+fn write_after(
+    file_system: &FileSystem,
+    small: SmallWrite,
+    file: OpenFile,
+    piece: &UserSource<'_>,
+    position: Position,
+) -> Result<usize> {
+    let pieces = core::slice::from_ref(piece);
+    match file_system.write_after(small, file, pieces, position) {
+        Err(Errno::NOSPC) => {
+            call::again_after_reaping(file_system, |file_system| file_system.write(file, pieces, position))
+        }
+        written => written,
+    }
 }
 
 #[cold]

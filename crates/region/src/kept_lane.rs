@@ -16,6 +16,7 @@ use crate::lane::{CLAIM, HAZARD, Lane, RANGE_END, RANGE_START, claim_of, free_cl
 use crate::place_cache::{Answer, PlaceWitness, What};
 use crate::region::Region;
 use crate::thread_hint::thread_hint;
+use crate::witness::Words;
 use core::sync::atomic::{Ordering, fence};
 
 /// How many lanes an image keeps at most: threads that write at once each find one, mostly.
@@ -54,8 +55,7 @@ impl Region {
     #[inline(always)]
     pub fn announce_in_place(&self, inode: u64, start: u64, end: u64) -> Result<Option<InPlace<'_>>> {
         let Some(announced) = self.take_kept(thread_hint() % KEPT, inode)? else { return Ok(None) };
-        self.word(announced.at + RANGE_START)?.store(start, Ordering::Release);
-        self.word(announced.at + RANGE_END)?.store(end, Ordering::Release);
+        self.commit_all(announced.at, [(RANGE_START, start), (RANGE_END, end)])?;
         Ok(Some(announced))
     }
 
@@ -129,14 +129,17 @@ impl InPlace<'_> {
     }
 
     /// Where `what` is, if the words that said so last time say so now.
-    #[inline]
+    #[inline(always)]
     pub fn known_place(&self, what: What) -> Result<Option<Answer>> {
-        self.region.private.places[self.kept].find(self.region, what)
+        // SAFETY: `remember_place` takes what was loaded from this region.
+        unsafe { self.region.private.places[self.kept].find(self.region, what) }
     }
 
     /// Remembers where `what` was found by a look-up that loaded its words through `witness`.
     pub fn remember_place(&self, what: What, answer: Answer, witness: &PlaceWitness<'_, Region>) {
-        self.region.private.places[self.kept].remember(what, answer, witness);
+        if core::ptr::eq(witness.region(), self.region) {
+            self.region.private.places[self.kept].remember(what, answer, witness);
+        }
     }
 
     /// From here on everybody sees the range, too.
@@ -145,16 +148,15 @@ impl InPlace<'_> {
         fence(Ordering::SeqCst);
     }
 
+    #[inline(always)]
     fn withdraw(&self) -> Result<()> {
         // In this order: without a hazard the range is empty.
-        self.region.word(self.at + RANGE_END)?.store(0, Ordering::Release);
-        self.region.word(self.at + RANGE_START)?.store(0, Ordering::Release);
-        self.region.word(self.at + HAZARD)?.store(0, Ordering::Release);
-        Ok(())
+        self.region.commit_all(self.at, [(RANGE_END, 0), (RANGE_START, 0), (HAZARD, 0)])
     }
 }
 
 impl Drop for InPlace<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         // Only a damaged offset could fail here, and lanes lie at offsets computed from the checked superblock.
         let _ = self.withdraw();

@@ -10,9 +10,12 @@ use lifeboat_kernels::{self as kernels, Fault, MustFence};
 pub struct Mapping {
     base: *mut u8,
     length: u64,
-    /// Whole words of that, which nearly every access asks for.
+    /// Whole words of that, which nearly every access asks for: no fewer than those of [`ROW`].
     words: u64,
 }
+
+/// Words that are asked for together lie closer than this.
+const ROW: u64 = 256;
 
 // SAFETY: the mapping is shared memory anyway; every access goes through atomics or copy routines that tolerate
 // concurrent change.
@@ -21,10 +24,14 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// # Panics
+    /// If there are fewer than 256 bytes.
+    ///
     /// # Safety
     /// `[base, base + length)` must be a shared mapping, aligned to 4 KiB, that is never unmapped while the value or a
     /// reference from it is in use, and to whose bytes no Rust reference exists.
     pub const unsafe fn new(base: *mut u8, length: u64) -> Mapping {
+        assert!(length >= ROW);
         Mapping { base, length, words: length / 8 }
     }
 
@@ -60,32 +67,65 @@ impl Mapping {
         Ok(self.word(offset)?.load(Ordering::Acquire))
     }
 
+    /// As [`Mapping::load`], without looking whether the word is there, and before the caller's next acquire fence without what was published before
+    /// the word.
+    ///
+    /// # Safety
+    /// `load` must have answered for this offset of this mapping before.
+    #[inline(always)]
+    pub(crate) unsafe fn load_known(&self, offset: u64) -> Result<u64> {
+        // SAFETY: inside the mapping and aligned, as it was then: the mapping never changes.
+        Ok(unsafe { self.word_behind(offset, 0) }.load(Ordering::Relaxed))
+    }
+
     /// The values of the words that lie so many bytes behind `start`, each with everything published before it, in this order. One check for
     /// all of them; [`DAMAGED`] as in [`Mapping::word`].
     #[inline(always)]
     pub fn load_all<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[u64; N]> {
-        Ok(self.words_at(start, behind)?.map(|word| word.load(Ordering::Acquire)))
-    }
-
-    /// The words that lie so many bytes behind `start`.
-    #[inline(always)]
-    fn words_at<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[&AtomicU64; N]> {
-        let last = behind.iter().fold(0, |last, &behind| last.max(behind));
-        let is_aligned = behind.iter().fold(start, |bits, &behind| bits | behind).is_multiple_of(8);
-        if !is_aligned || self.length.checked_sub(last + 8).is_none_or(|highest| start > highest) {
+        if !self.has_row(start, &behind) {
             return Err(DAMAGED);
         }
-        // SAFETY: as in `word`: each lies at most `last` behind `start`, and 8 bytes behind that are inside by the check above.
-        Ok(behind.map(|behind| unsafe { AtomicU64::from_ptr(self.base.add((start + behind) as usize).cast()) }))
+        // SAFETY: `has_row` said that they are there.
+        Ok(behind.map(|behind| unsafe { self.word_behind(start, behind) }.load(Ordering::Acquire)))
+    }
+
+    /// Whether there are words so many bytes behind `start`, less than [`ROW`] each.
+    #[inline(always)]
+    fn has_row<const N: usize>(&self, start: u64, behind: &[u64; N]) -> bool {
+        let last = behind.iter().fold(0, |last, &behind| last.max(behind));
+        let is_row = last < ROW && behind.iter().fold(0, |bits, &behind| bits | behind).is_multiple_of(8);
+        // No less than one word: there are as many as a row has. A start that is not aligned becomes a large number.
+        is_row && start.rotate_right(3) < self.words - last / 8
+    }
+
+    /// # Safety
+    /// [`Mapping::has_row`] must have said of this start and this distance that the word is there, or [`Mapping::word`] of where they lead.
+    #[inline(always)]
+    unsafe fn word_behind(&self, start: u64, behind: u64) -> &AtomicU64 {
+        // SAFETY: inside the mapping and aligned, by the caller's promise; as in `word` for the rest.
+        unsafe { AtomicU64::from_ptr(self.base.add((start + behind) as usize).cast()) }
+    }
+
+    /// The words that lie so many bytes behind `start`. One check for all of them; [`DAMAGED`] as in [`Mapping::word`].
+    #[inline(always)]
+    pub fn words_at<const N: usize>(&self, start: u64, behind: [u64; N]) -> Result<[&AtomicU64; N]> {
+        if !self.has_row(start, &behind) {
+            return Err(DAMAGED);
+        }
+        // SAFETY: `has_row` said that they are there.
+        Ok(behind.map(|behind| unsafe { self.word_behind(start, behind) }))
     }
 
     /// Stores each value in the word that lies so many bytes behind `start`. One check for all of them; nobody may read them as published
     /// before a word is that leads there (`commit`, whose store comes after these for everybody). [`DAMAGED`] as in [`Mapping::word`].
     #[inline(always)]
     pub fn store_all<const N: usize>(&self, start: u64, values: [(u64, u64); N]) -> Result<()> {
-        let words = self.words_at(start, values.map(|(behind, _)| behind))?;
-        for (word, (_, value)) in words.into_iter().zip(values) {
-            word.store(value, Ordering::Relaxed);
+        if !self.has_row(start, &values.map(|(behind, _)| behind)) {
+            return Err(DAMAGED);
+        }
+        for (behind, value) in values {
+            // SAFETY: `has_row` said that they are there.
+            unsafe { self.word_behind(start, behind) }.store(value, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -104,7 +144,7 @@ impl Mapping {
     }
 
     /// Copies `length` bytes of `from`, after its first `skip`, to `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn copy_in(&self, offset: u64, from: &UserSource<'_>, skip: usize, length: usize) -> Result<MustFence> {
         let to = self.range(offset, length)?;
         let from = from.at(skip, length).ok_or(Errno::INVAL)?;
@@ -115,6 +155,7 @@ impl Mapping {
     }
 
     /// As [`Mapping::copy_in`], and continues the CRC-32C `checksum` over the bytes.
+    #[inline(always)]
     pub fn copy_in_checksum(
         &self,
         offset: u64,
@@ -260,16 +301,30 @@ mod tests {
 
     #[test]
     fn no_word_outside_is_loaded_and_none_that_lies_across() {
-        let mut bytes: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
-        // SAFETY: these 64 bytes outlive the mapping, and are reached through nothing else meanwhile.
-        let mapping = unsafe { Mapping::new(bytes.as_mut_ptr().cast(), 64) };
-        assert_eq!(mapping.load_all(0, [56, 0, 8]), Ok([7, 0, 1]));
-        assert_eq!(mapping.load_all(56, [0]), Ok([7]));
-        for (start, behind) in [(8, 56), (64, 0), (u64::MAX - 7, 8), (0, 64), (4, 0), (4, 4), (0, 4), (u64::MAX - 7, 0)]
-        {
+        let mut bytes: [u64; 33] = core::array::from_fn(|index| index as u64);
+        // SAFETY: these 264 bytes outlive the mapping, and are reached through nothing else meanwhile.
+        let mapping = unsafe { Mapping::new(bytes.as_mut_ptr().cast(), 264) };
+        assert_eq!(mapping.load_all(0, [248, 0, 8]), Ok([31, 0, 1]));
+        assert_eq!(mapping.load_all(8, [248]), Ok([32]));
+        assert_eq!(mapping.load_all(256, [0]), Ok([32]));
+        for (start, behind) in [
+            (16, 248),
+            (264, 0),
+            (256, 8),
+            (u64::MAX - 7, 8),
+            (0, 256),
+            (0, 264),
+            (4, 0),
+            (4, 4),
+            (0, 4),
+            (u64::MAX - 7, 0),
+            (u64::MAX - 247, 248),
+        ] {
             assert_eq!(mapping.load_all(start, [0, behind]), Err(DAMAGED), "{start} and {behind}");
+            assert!(mapping.words_at(start, [0, behind]).is_err(), "{start} and {behind}");
+            assert_eq!(mapping.store_all(start, [(0, 1), (behind, 1)]), Err(DAMAGED), "{start} and {behind}");
         }
-        for offset in [64, 4, 1, 60, u64::MAX, u64::MAX - 7] {
+        for offset in [264, 4, 1, 260, u64::MAX, u64::MAX - 7] {
             assert_eq!(mapping.load(offset), Err(DAMAGED), "{offset}");
         }
     }

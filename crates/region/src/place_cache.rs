@@ -12,10 +12,14 @@ use crate::Result;
 use crate::witness::{Witness, Words};
 // Private words, not the region's: models run over these as they are.
 use core::sync::atomic::AtomicU64 as PrivateWord;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 /// A look-up that loads more words than this is not remembered.
 const WORDS: usize = 12;
+
+/// So many words are compared without a question in between: what is left of the last such group says one word again.
+const GROUP: usize = 4;
+const _: () = assert!(WORDS.is_multiple_of(GROUP));
 
 /// Lines of a kept lane: 4 MiB of a file's extents, if no two fall on one line.
 const LINES: usize = 64;
@@ -34,7 +38,8 @@ pub type Answer = [u64; 2];
 struct PlaceLine {
     what: [PrivateWord; 2],
     answer: [PrivateWord; 2],
-    count: PrivateWord,
+    /// How many groups of words there are.
+    groups: PrivateWord,
     words: [[PrivateWord; 2]; WORDS],
 }
 
@@ -49,7 +54,7 @@ impl Default for Places {
         let line = |_| PlaceLine {
             what: zeros(),
             answer: zeros(),
-            count: PrivateWord::new(0),
+            groups: PrivateWord::new(0),
             words: core::array::from_fn(|_| zeros()),
         };
         Places { lines: core::array::from_fn(line) }
@@ -64,18 +69,26 @@ impl Places {
     }
 
     /// The answer for `what`, if a look-up now would give it.
-    #[inline]
-    pub(crate) fn find(&self, words: &impl Words, what: What) -> Result<Option<Answer>> {
+    ///
+    /// # Safety
+    /// All look-ups that were remembered here must have loaded these very `words`.
+    #[inline(always)]
+    pub(crate) unsafe fn find(&self, words: &impl Words, what: What) -> Result<Option<Answer>> {
         let line = self.line(what);
         if load(&line.what) != what {
             return Ok(None);
         }
-        for word in line.words.iter().take(line.count.load(Ordering::Relaxed) as usize) {
-            let [at, value] = load(word);
-            if words.load(at)? != value {
-                return Ok(None);
+        for group in line.words.chunks_exact(GROUP).take(line.groups.load(Ordering::Relaxed) as usize) {
+            for word in group {
+                let [at, value] = load(word);
+                // SAFETY: `remember` noted only words that the witness had loaded, and nobody else writes lines.
+                if unsafe { words.load_again(at) }? != value {
+                    return Ok(None);
+                }
             }
         }
+        // What the words published.
+        fence(Ordering::Acquire);
         Ok(Some(load(&line.answer)))
     }
 
@@ -83,12 +96,16 @@ impl Places {
     pub(crate) fn remember<W>(&self, what: What, answer: Answer, witness: &PlaceWitness<'_, W>) {
         let line = self.line(what);
         let Some(noted) = witness.noted() else { return store(&line.what, [0; 2]) };
-        let mut count = 0;
+        let (mut count, mut last) = (0_usize, None);
         for (word, noted) in line.words.iter().zip(noted) {
             store(word, noted);
-            count += 1;
+            (count, last) = (count + 1, Some(noted));
         }
-        line.count.store(count, Ordering::Relaxed);
+        let groups = count.div_ceil(GROUP);
+        for word in line.words.iter().take(groups * GROUP).skip(count) {
+            store(word, last.unwrap_or([0; 2]));
+        }
+        line.groups.store(groups as u64, Ordering::Relaxed);
         store(&line.answer, answer);
         store(&line.what, what);
     }
@@ -109,6 +126,11 @@ mod tests {
     use super::*;
     use crate::witness::tests::Kept;
 
+    fn find(places: &Places, words: &Kept, what: What) -> Result<Option<Answer>> {
+        // SAFETY: words of a test are not loaded from memory by their offsets.
+        unsafe { places.find(words, what) }
+    }
+
     fn look_up(words: &Kept, places: &Places, what: What, answer: Answer) {
         let witness = PlaceWitness::new(words);
         let all = words.offsets();
@@ -122,13 +144,13 @@ mod tests {
     fn an_answer_is_good_while_all_of_its_words_are_as_they_were() {
         let (places, words) = (Places::default(), Kept::of(WORDS as u64));
         look_up(&words, &places, [1, 2], [3, 4]);
-        assert_eq!(places.find(&words, [1, 2]), Ok(Some([3, 4])));
-        assert_eq!(places.find(&words, [1, 3]), Ok(None));
+        assert_eq!(find(&places, &words, [1, 2]), Ok(Some([3, 4])));
+        assert_eq!(find(&places, &words, [1, 3]), Ok(None));
         for at in words.offsets() {
             let before = words.put(at, 5);
-            assert_eq!(places.find(&words, [1, 2]), Ok(None), "an answer outlived the word at {at}");
+            assert_eq!(find(&places, &words, [1, 2]), Ok(None), "an answer outlived the word at {at}");
             words.put(at, before);
-            assert_eq!(places.find(&words, [1, 2]), Ok(Some([3, 4])));
+            assert_eq!(find(&places, &words, [1, 2]), Ok(Some([3, 4])));
         }
     }
 
@@ -137,8 +159,8 @@ mod tests {
         let (places, few, many) = (Places::default(), Kept::of(3), Kept::of(WORDS as u64 + 1));
         look_up(&few, &places, [1, 2], [3, 4]);
         look_up(&many, &places, [1, 2], [5, 6]);
-        assert_eq!(places.find(&many, [1, 2]), Ok(None));
-        assert_eq!(places.find(&few, [1, 2]), Ok(None));
+        assert_eq!(find(&places, &many, [1, 2]), Ok(None));
+        assert_eq!(find(&places, &few, [1, 2]), Ok(None));
     }
 
     #[test]
@@ -151,7 +173,7 @@ mod tests {
             witness.load(8).expect("a word");
         }
         places.remember([1, 2], [3, 4], &witness);
-        assert_eq!(places.find(&changing, [1, 2]), Ok(None));
+        assert_eq!(find(&places, &changing, [1, 2]), Ok(None));
     }
 
     #[test]
@@ -160,10 +182,10 @@ mod tests {
         for inode in 1..40 {
             for part in 0..40 {
                 look_up(&words, &places, [inode, part], [inode * 100 + part, 1]);
-                assert_eq!(places.find(&words, [inode, part]), Ok(Some([inode * 100 + part, 1])));
+                assert_eq!(find(&places, &words, [inode, part]), Ok(Some([inode * 100 + part, 1])));
             }
         }
-        let known = |inode, part| places.find(&words, [inode, part]).expect("no word is missing");
+        let known = |inode, part| find(&places, &words, [inode, part]).expect("no word is missing");
         let all = || (1..40).flat_map(|inode| (0..40).map(move |part| (inode, part)));
         assert!(all().all(|(inode, part)| known(inode, part).is_none_or(|found| found[0] == inode * 100 + part)));
         assert!(all().filter(|&(inode, part)| known(inode, part).is_some()).count() > LINES / 2);

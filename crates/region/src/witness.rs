@@ -12,6 +12,16 @@ pub trait Words {
 
     /// The value of the word at this offset, with everything published before it.
     fn load(&self, at: u64) -> Result<u64>;
+
+    /// As `load`, but what was published before the word is there only after the caller's next acquire fence. Faster where it need not look again
+    /// whether there is such a word.
+    ///
+    /// # Safety
+    /// `load` must have answered for this offset of these words before.
+    #[inline(always)]
+    unsafe fn load_again(&self, at: u64) -> Result<u64> {
+        self.load(at)
+    }
 }
 
 impl Words for Region {
@@ -23,6 +33,12 @@ impl Words for Region {
     #[inline(always)]
     fn load(&self, at: u64) -> Result<u64> {
         Ok(self.word(at)?.load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    unsafe fn load_again(&self, at: u64) -> Result<u64> {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { self.load_known(at) }
     }
 }
 

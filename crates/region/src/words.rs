@@ -13,6 +13,16 @@ impl Region {
         Ok(())
     }
 
+    /// Publishes each value in the word that lies so many bytes behind `start`, in this order. One check for all of them.
+    #[inline(always)]
+    pub fn commit_all<const N: usize>(&self, start: u64, values: [(u64, u64); N]) -> Result<()> {
+        let words = self.words_at(start, values.map(|(behind, _)| behind))?;
+        for (word, (_, value)) in words.into_iter().zip(values) {
+            commit::<Volatile>(word, value, MustFence::nothing());
+        }
+        Ok(())
+    }
+
     /// Publishes a word of the durable part if it still holds `old`; tells whether it did.
     pub fn commit_exchange(&self, offset: u64, old: u64, new: u64, data: MustFence) -> Result<bool> {
         Ok(commit_exchange::<Volatile>(self.word(offset)?, old, new, data).is_ok())

@@ -81,18 +81,19 @@ impl Way {
 const WIDE_FROM: [usize; 2] = [192, 1024];
 
 /// The best way for `len` bytes.
+#[inline]
 fn way(len: usize) -> Way {
-    let wide = detected().wide_multiplication;
     match level() {
         Level::Scalar => Way::Tables,
-        Level::Avx512 if wide && len >= WIDE_FROM[1] => Way::Clmul512,
-        _ if wide && len >= WIDE_FROM[0] => Way::Clmul256,
-        _ => Way::Three,
+        _ if len < WIDE_FROM[0] || !detected().wide_multiplication => Way::Three,
+        Level::Avx512 if len >= WIDE_FROM[1] => Way::Clmul512,
+        _ => Way::Clmul256,
     }
 }
 
 /// # Safety
 /// `src` may be any address.
+#[inline]
 pub(crate) unsafe fn checksum(state: u32, src: *const u8, len: usize) -> Result<u32, Fault> {
     // SAFETY: the way is one that the machine offers for this length.
     unsafe { checksum_by(way(len), state, src, len) }
@@ -100,6 +101,7 @@ pub(crate) unsafe fn checksum(state: u32, src: *const u8, len: usize) -> Result<
 
 /// # Safety
 /// The machine offers `way`, `src` may be any address, and `len` is at least `way.least()`.
+#[inline]
 pub(crate) unsafe fn checksum_by(way: Way, state: u32, src: *const u8, len: usize) -> Result<u32, Fault> {
     debug_assert!(len >= way.least());
     let constants = &raw const CONSTANTS;

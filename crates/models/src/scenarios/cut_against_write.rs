@@ -1,6 +1,7 @@
 //! A write without a lock beside a cut of the same file: what was cut off is not given to others while the write may
 //! still touch it, and no byte beyond the size is ever anything but zero.
 
+use crate::checksum::{Checksum, State};
 use crate::file_system::FileSystem;
 use crate::files::{BLOCK_AT, CHUNKS, FILE, block_owner_at, files, linked, one_file};
 use crate::harness::{Bounds, Explored, World, explore, spawn};
@@ -28,6 +29,8 @@ pub enum Way {
     Kept,
     /// As `Kept`, and it knows from a write before where the file's bytes are.
     Known,
+    /// As `Known`, and it goes on with the checksum of all bytes up to there.
+    GoesOn,
 }
 
 fn prepare(writer: Option<&FileSystem>, way: Way) {
@@ -35,8 +38,14 @@ fn prepare(writer: Option<&FileSystem>, way: Way) {
     if way != Way::Claimed {
         let _ = writer.map(|files| files.lane().and_then(|lane| files.region().keep(lane)));
     }
-    if way == Way::Known {
+    if way == Way::Known || way == Way::GoesOn {
         let _ = writer.map(|files| write_bytes(files, 0, &WORD.to_le_bytes()));
+    }
+    if way == Way::GoesOn {
+        // What the CRC is does not matter.
+        let sum = Checksum { state: State::Running, valid: 16, crc: 5, end_to_end: false };
+        let at = FILE.at() + inode::ROOT_CHECKSUM;
+        let _ = writer.map(|files| files.region().commit(at, sum.encode(), MustFence::nothing()));
     }
 }
 
@@ -46,7 +55,12 @@ fn write_eight(files: &FileSystem, at: u64) -> Result<u64> {
 
 fn write_bytes(files: &FileSystem, at: u64, bytes: &[u8]) -> Result<u64> {
     let pieces = [UserSource::from_slice(bytes)];
-    files.write_range(FILE, &mut Source::new(&pieces), at, bytes.len() as u64)
+    let length = bytes.len() as u64;
+    // As the file system does: what cannot be done in place is done the general way.
+    if files.write_in_place(FILE, &Source::new(&pieces), at, length) {
+        return Ok(length);
+    }
+    files.write_range(FILE, &mut Source::new(&pieces), at, length)
 }
 
 /// Cuts the file to nothing and gives the next free block to somebody else, who fills it.

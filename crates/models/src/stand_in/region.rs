@@ -197,6 +197,24 @@ impl Region {
         Ok(values)
     }
 
+    /// As the product's, but that it looks.
+    ///
+    /// # Safety
+    /// None is needed here.
+    pub unsafe fn load_known(&self, offset: u64) -> Result<u64> {
+        Ok(self.word(offset)?.load(core::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// As the product's, word by word.
+    pub fn words_at<const N: usize>(
+        &self,
+        start: u64,
+        behind: [u64; N],
+    ) -> Result<[&crate::atomics::AtomicU64; N]> {
+        let words: Result<Vec<_>> = behind.into_iter().map(|behind| self.word(start + behind)).collect();
+        Ok(words?.try_into().expect("as many"))
+    }
+
     /// As the product's, word by word.
     pub fn store_all<const N: usize>(&self, start: u64, values: [(u64, u64); N]) -> Result<()> {
         for (behind, value) in values {

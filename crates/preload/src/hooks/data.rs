@@ -25,11 +25,17 @@ pub(super) fn read_one(file: OpenFile, buffer: *mut c_void, length: size_t, posi
 
 /// Writes to one of our files.
 pub(crate) fn write_one(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> Result<usize> {
+    let piece = iovec { iov_base: buffer.cast_mut(), iov_len: length.min(user::LENGTH_MAX) };
+    limits::write(file, core::slice::from_ref(&piece), position)
+}
+
+/// As [`write_one`], as C wants it.
+#[inline(never)]
+fn give_written(file: OpenFile, buffer: *const c_void, length: size_t, position: Position) -> ssize_t {
     if length >= FETCHED_AHEAD {
         kernels::prefetch(buffer.cast(), length);
     }
-    let piece = iovec { iov_base: buffer.cast_mut(), iov_len: length.min(user::LENGTH_MAX) };
-    limits::write(file, core::slice::from_ref(&piece), position)
+    limits::give_piece(file, buffer, length.min(user::LENGTH_MAX), position)
 }
 
 fn read_pieces(file: OpenFile, vector: *const iovec, count: c_int, position: Position) -> Result<usize> {
@@ -100,7 +106,7 @@ hooks! {
     fn write(descriptor: c_int, buffer: *const c_void, length: size_t) -> ssize_t, also __write {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length),
-            Some(file) => give(write_one(file, buffer, length, Position::Current)),
+            Some(file) => give_written(file, buffer, length, Position::Current),
         }
     }
 
@@ -140,7 +146,10 @@ hooks! {
     ) -> ssize_t, also pwrite64, also __pwrite64, also __libc_pwrite {
         match descriptors::find(descriptor) {
             None => next(descriptor, buffer, length, offset),
-            Some(file) => give(at(offset).and_then(|position| write_one(file, buffer, length, position))),
+            Some(file) => match at(offset) {
+                Ok(position) => give_written(file, buffer, length, position),
+                Err(error) => fail(error),
+            },
         }
     }
 
