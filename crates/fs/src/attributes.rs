@@ -23,10 +23,18 @@ pub(crate) const fn has_set_ids(mode: u64) -> bool {
 impl FileSystem {
     /// Attributes of an inode.
     pub fn stat(&self, inode: InodeId) -> Result<Stat> {
-        self.unless_removed(inode, self.stat_as_it_is(inode))
+        let mut stat = Stat::default();
+        self.stat_into(inode, &mut stat).map(|()| stat)
     }
 
-    fn stat_as_it_is(&self, inode: InodeId) -> Result<Stat> {
+    /// As [`FileSystem::stat`], to a place of the caller's; nothing of it counts after an error.
+    #[inline(always)]
+    pub fn stat_into(&self, inode: InodeId, into: &mut Stat) -> Result<()> {
+        self.unless_removed(inode, self.stat_as_it_is(inode, into))
+    }
+
+    #[inline(always)]
+    fn stat_as_it_is(&self, inode: InodeId, into: &mut Stat) -> Result<()> {
         let [mode, links, ids, device, size, blocks, accessed, modified, changed, born] = self.fields(
             inode,
             [
@@ -45,7 +53,7 @@ impl FileSystem {
         let kind = mode as u32 & inode::TYPE_MASK;
         // What a socket has is its address, not contents.
         let contents = |value: u64| if kind == inode::SOCKET { 0 } else { value };
-        Ok(Stat {
+        *into = Stat {
             number: inode.number(),
             mode: mode as u32,
             links: inode::links_of(links)? as u32,
@@ -59,7 +67,8 @@ impl FileSystem {
             changed: changed as i64,
             born: born as i64,
             sealed: mode & inode::SEALED != 0,
-        })
+        };
+        Ok(())
     }
 
     /// Checks permissions: `mode` has the bits of `access` (4 read, 2 write, 1 execute; 0 asks for existence).

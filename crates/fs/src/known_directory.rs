@@ -11,7 +11,7 @@ use crate::inode::{self, DIRECTORY, InodeId, TYPE_MASK};
 use crate::types::Caller;
 use crate::walk::EXECUTE;
 use lifeboat_region::DAMAGED;
-use lifeboat_region::walk_cache::{self, Walk, WalkWitness};
+use lifeboat_region::walk_cache::{Walk, WalkWitness};
 use lifeboat_region::witness::Words;
 
 /// A directory that may be searched, and the sequence that it had.
@@ -51,11 +51,7 @@ impl FileSystem {
     /// The directory at the end of `path`, if this process walked there before and would get there now.
     #[inline]
     pub(crate) fn known_directory(&self, who: &Caller<'_>, start: InodeId, path: &[u8]) -> Option<KnownDirectory> {
-        let lines = self.region().walk_cache();
-        if lines.is_empty() {
-            return None;
-        }
-        let found = walk_cache::find(lines, self.region(), &walk(who, start, path)?)?;
+        let found = self.region().known_walk(&walk(who, start, path)?)?;
         Some(KnownDirectory { dir: InodeId::from_word(found.end), sequence: found.before })
     }
 
@@ -63,11 +59,11 @@ impl FileSystem {
     #[cold]
     #[inline(never)]
     pub(crate) fn note_directory(&self, who: &Caller<'_>, start: InodeId, path: &[u8]) {
-        let lines = self.region().walk_cache();
-        let Some(walk) = walk(who, start, path).filter(|walk| walk_cache::is_missed_again(lines, walk)) else { return };
-        let witness = WalkWitness::new(self.region());
+        let region = self.region();
+        let Some(walk) = walk(who, start, path).filter(|walk| region.is_walk_missed_again(walk)) else { return };
+        let witness = WalkWitness::new(region);
         let Ok(end) = self.walk_known(&witness, who, start, path) else { return };
-        walk_cache::remember(lines, &walk, end.to_word(), end.at() + inode::SEQUENCE, &witness);
+        region.remember_walk(&walk, end.to_word(), end.at() + inode::SEQUENCE, &witness);
     }
 
     /// Walks by known names; an error where that is not possible.

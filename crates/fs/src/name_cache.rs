@@ -7,7 +7,6 @@
 use crate::file_system::FileSystem;
 use crate::inode::{self, InodeId};
 use lifeboat_region::private_cache::{self, Key, WHAT};
-use lifeboat_region::walk_cache;
 
 /// Longer names are not kept.
 const NAME_LONGEST: usize = (WHAT - 1) * 8;
@@ -68,7 +67,7 @@ impl FileSystem {
     /// go up as long as nobody does that.
     pub fn forget_names(&self) {
         private_cache::clear(self.region().private_cache());
-        walk_cache::clear(self.region().walk_cache());
+        self.region().forget_walks();
     }
 
     /// Keeps that `name` meant `child` while `dir` had this sequence.

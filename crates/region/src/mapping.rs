@@ -67,15 +67,14 @@ impl Mapping {
         Ok(self.word(offset)?.load(Ordering::Acquire))
     }
 
-    /// As [`Mapping::load`], without looking whether the word is there, and before the caller's next acquire fence without what was published before
-    /// the word.
+    /// As [`Mapping::load`], without looking whether the word is there.
     ///
     /// # Safety
     /// `load` must have answered for this offset of this mapping before.
     #[inline(always)]
     pub(crate) unsafe fn load_known(&self, offset: u64) -> Result<u64> {
         // SAFETY: inside the mapping and aligned, as it was then: the mapping never changes.
-        Ok(unsafe { self.word_behind(offset, 0) }.load(Ordering::Relaxed))
+        Ok(unsafe { self.word_behind(offset, 0) }.load(Ordering::Acquire))
     }
 
     /// The values of the words that lie so many bytes behind `start`, each with everything published before it, in this order. One check for

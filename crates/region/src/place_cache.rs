@@ -12,7 +12,7 @@ use crate::Result;
 use crate::witness::{Witness, Words};
 // Private words, not the region's: models run over these as they are.
 use core::sync::atomic::AtomicU64 as PrivateWord;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 /// A look-up that loads more words than this is not remembered.
 const WORDS: usize = 12;
@@ -87,8 +87,6 @@ impl Places {
                 }
             }
         }
-        // What the words published.
-        fence(Ordering::Acquire);
         Ok(Some(load(&line.answer)))
     }
 

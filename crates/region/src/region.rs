@@ -8,7 +8,8 @@ use crate::place_cache::Places;
 use crate::private_cache::CacheLine;
 use crate::search::FreedLately;
 use crate::superblock::{ENCODED, NAME_LONGEST, Superblock, SuperblockError};
-use crate::walk_cache::{self, WalkLine};
+use crate::walk_cache::{self, Walk, WalkEnd, WalkLine, WalkWitness};
+use crate::witness::Words;
 use crate::{Errno, Result, process, system_call};
 use core::ffi::CStr;
 use core::fmt;
@@ -391,10 +392,28 @@ impl Region {
         &self.private.cache
     }
 
-    /// Where this process keeps which directories it walked to.
+    /// Where a walk ends, if this process remembers one that would end there now.
     #[inline]
-    pub fn walk_cache(&self) -> &[WalkLine] {
-        &self.private.walks
+    pub fn known_walk(&self, walk: &Walk<'_>) -> Option<WalkEnd> {
+        // SAFETY: `remember_walk` takes what was loaded from this region.
+        unsafe { walk_cache::find(&self.private.walks, self, walk) }
+    }
+
+    /// As [`walk_cache::is_missed_again`], of this process's walks.
+    pub fn is_walk_missed_again(&self, walk: &Walk<'_>) -> bool {
+        walk_cache::is_missed_again(&self.private.walks, walk)
+    }
+
+    /// As [`walk_cache::remember`], for [`Region::known_walk`].
+    pub fn remember_walk(&self, walk: &Walk<'_>, end: u64, before_at: u64, witness: &WalkWitness<'_, Region>) {
+        if core::ptr::eq(witness.region(), self) {
+            walk_cache::remember(&self.private.walks, walk, end, before_at, witness);
+        }
+    }
+
+    /// Forgets all walks.
+    pub fn forget_walks(&self) {
+        walk_cache::clear(&self.private.walks);
     }
 
     /// Numbers of the descriptors that belong to this library and that programs must not close.

@@ -13,6 +13,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// A walk that loads more words than this is not remembered: about five directories.
 const WORDS: usize = 20;
 
+/// So many words are compared without a question in between: what is left of the last such group says one word again.
+const GROUP: usize = 4;
+const _: () = assert!(WORDS.is_multiple_of(GROUP));
+
 /// Words of a path.
 const PATH: usize = 8;
 
@@ -76,7 +80,7 @@ pub struct WalkLine {
     missed: AtomicU64,
     who: AtomicU64,
     start: AtomicU64,
-    /// Bytes of the path in 0..32, words in 32..64.
+    /// Bytes of the path in 0..32, groups of words in 32..64.
     counts: AtomicU64,
     path: [AtomicU64; PATH],
     end: AtomicU64,
@@ -98,26 +102,37 @@ impl WalkLine {
             && self.path.iter().zip(words_of(walk.path)).all(|(word, wanted)| word.load(Ordering::Relaxed) == wanted)
     }
 
+    /// # Safety
+    /// As of [`find`].
     #[inline]
-    fn find(&self, words: &impl Words, walk: &Walk<'_>) -> Option<WalkEnd> {
+    unsafe fn find(&self, words: &impl Words, walk: &Walk<'_>) -> Option<WalkEnd> {
         if !self.is_about(walk) {
             return None;
         }
         let before = words.load(self.before_at.load(Ordering::Relaxed)).ok()?;
-        let count = self.counts.load(Ordering::Relaxed) >> 32;
+        let groups = self.counts.load(Ordering::Relaxed) >> 32;
         let mut differs = 0;
-        for [at, value] in self.words.get(..count as usize)? {
-            differs |= words.load(at.load(Ordering::Relaxed)).ok()? ^ value.load(Ordering::Relaxed);
+        for group in self.words.chunks_exact(GROUP).take(groups as usize) {
+            for [at, value] in group {
+                // SAFETY: `remember` noted only words that the witness had loaded. Of a line that somebody writes at this moment, too, an
+                // offset is that of such a word, or the zero of a new line, where the region's first word is.
+                let now = unsafe { words.load_again(at.load(Ordering::Relaxed)) }.ok()?;
+                differs |= now ^ value.load(Ordering::Relaxed);
+            }
         }
         (differs == 0).then(|| WalkEnd { end: self.end.load(Ordering::Relaxed), before })
     }
 }
 
 /// Where the walk ends, if one now would end where the last one did.
+///
+/// # Safety
+/// All walks that were remembered in these lines must have loaded these very `words`.
 #[inline]
-pub fn find(lines: &[WalkLine], words: &impl Words, walk: &Walk<'_>) -> Option<WalkEnd> {
+pub unsafe fn find(lines: &[WalkLine], words: &impl Words, walk: &Walk<'_>) -> Option<WalkEnd> {
     let line = line(lines, walk)?;
-    line.version.read(|| line.find(words, walk)).flatten()
+    // SAFETY: the caller's promise, handed on.
+    line.version.read(|| unsafe { line.find(words, walk) }).flatten()
 }
 
 /// Whether the walk was the last one that was asked for in vain on its line, too: only such are worth remembering. Walks to
@@ -135,16 +150,22 @@ pub fn is_missed_again(lines: &[WalkLine], walk: &Walk<'_>) -> bool {
 pub fn remember<W>(lines: &[WalkLine], walk: &Walk<'_>, end: u64, before_at: u64, witness: &WalkWitness<'_, W>) {
     let (Some(line), Some(noted)) = (line(lines, walk), witness.noted()) else { return };
     line.version.write(|| {
-        let mut count = 0;
+        let (mut count, mut last) = (0_usize, [0; 2]);
         for ([at, value], noted) in line.words.iter().zip(noted) {
             at.store(noted[0], Ordering::Relaxed);
             value.store(noted[1], Ordering::Relaxed);
-            count += 1;
+            (count, last) = (count + 1, noted);
         }
+        let groups = count.div_ceil(GROUP);
         for (word, value) in line.path.iter().zip(words_of(walk.path)) {
             word.store(value, Ordering::Relaxed);
         }
-        line.counts.store(count << 32 | walk.path.len() as u64, Ordering::Relaxed);
+        for word in line.words.iter().take(groups * GROUP).skip(count) {
+            for (word, last) in word.iter().zip(last) {
+                word.store(last, Ordering::Relaxed);
+            }
+        }
+        line.counts.store((groups as u64) << 32 | walk.path.len() as u64, Ordering::Relaxed);
         line.who.store(walk.who, Ordering::Relaxed);
         line.end.store(end, Ordering::Relaxed);
         line.before_at.store(before_at, Ordering::Relaxed);
@@ -165,6 +186,11 @@ mod tests {
 
     fn lines(count: usize) -> Vec<WalkLine> {
         (0..count).map(|_| WalkLine::default()).collect()
+    }
+
+    fn find(lines: &[WalkLine], words: &Kept, walk: &Walk<'_>) -> Option<WalkEnd> {
+        // SAFETY: words of a test are not loaded from memory by their offsets.
+        unsafe { super::find(lines, words, walk) }
     }
 
     fn walk(path: &[u8]) -> Walk<'_> {

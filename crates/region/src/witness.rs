@@ -13,8 +13,7 @@ pub trait Words {
     /// The value of the word at this offset, with everything published before it.
     fn load(&self, at: u64) -> Result<u64>;
 
-    /// As `load`, but what was published before the word is there only after the caller's next acquire fence. Faster where it need not look again
-    /// whether there is such a word.
+    /// As `load`, faster where it need not look again whether there is such a word.
     ///
     /// # Safety
     /// `load` must have answered for this offset of these words before.

@@ -202,7 +202,7 @@ impl Region {
     /// # Safety
     /// None is needed here.
     pub unsafe fn load_known(&self, offset: u64) -> Result<u64> {
-        Ok(self.word(offset)?.load(core::sync::atomic::Ordering::Relaxed))
+        self.load(offset)
     }
 
     /// As the product's, word by word.
@@ -233,10 +233,21 @@ impl Region {
         &[]
     }
 
-    /// As above.
-    pub fn walk_cache(&self) -> &[crate::walk_cache::WalkLine] {
-        &[]
+    /// None: what a process keeps for itself is modelled alone.
+    pub fn known_walk(&self, _: &crate::walk_cache::Walk<'_>) -> Option<crate::walk_cache::WalkEnd> {
+        None
     }
+
+    /// Never.
+    pub fn is_walk_missed_again(&self, _: &crate::walk_cache::Walk<'_>) -> bool {
+        false
+    }
+
+    /// Nothing.
+    pub fn remember_walk(&self, _: &crate::walk_cache::Walk<'_>, _: u64, _: u64, _: &crate::walk_cache::WalkWitness<'_, Region>) {}
+
+    /// There are none.
+    pub fn forget_walks(&self) {}
 
     /// As the product's.
     pub fn superblock(&self) -> &Superblock {

@@ -95,7 +95,9 @@ fn to_statx(from: &Stat) -> libc::statx {
 }
 
 fn put_stat(file_system: &FileSystem, inode: InodeId, into: *mut libc::stat) -> Result<()> {
-    user::put(into, &to_stat(&file_system.stat(inode)?))
+    let mut stat = Stat::default();
+    file_system.stat_into(inode, &mut stat)?;
+    user::put(into, &to_stat(&stat))
 }
 
 /// `fstat` of one of our files, for stdio as well.
