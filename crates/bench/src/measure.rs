@@ -199,14 +199,14 @@ pub const MEASURES: &[Measure] = &[
         what: "pwrite() of 64 bytes inside the size",
         unit: Operations,
         ours: arm(Mount, "pwrite-64"),
-        goals: &[AtMost(30.0, Some(20.0)), Beside(arm(Tmpfs, "pwrite-64"))],
+        goals: &[AtMost(30.0, Some(20.0)), Beside(arm(Tmpfs, "pwrite-64")), Beside(arm(Bare, "steps-64"))],
     },
     Measure {
         name: "append-64",
         what: "write() of 64 bytes at the end, whole or absent",
         unit: Operations,
         ours: arm(Mount, "append-64"),
-        goals: &[AtMost(45.0, Some(25.0)), Beside(arm(Tmpfs, "append-64"))],
+        goals: &[AtMost(45.0, Some(25.0)), Beside(arm(Tmpfs, "append-64")), Beside(arm(Bare, "steps-append-64"))],
     },
     Measure {
         name: "append-64-o-append",

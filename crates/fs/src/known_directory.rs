@@ -49,7 +49,7 @@ fn may_search(words: &impl Words, who: &Caller<'_>, inode: InodeId) -> Result<bo
 
 impl FileSystem {
     /// The directory at the end of `path`, if this process walked there before and would get there now.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn known_directory(&self, who: &Caller<'_>, start: InodeId, path: &[u8]) -> Option<KnownDirectory> {
         let found = self.region().known_walk(&walk(who, start, path)?)?;
         Some(KnownDirectory { dir: InodeId::from_word(found.end), sequence: found.before })

@@ -204,22 +204,44 @@ impl FileSystem {
         Ok(InodeId::from_word(self.field(dir, inode::DEVICE)?))
     }
 
+    /// The directory that a path's last name is in, if it is known, and that name.
+    #[inline(always)]
+    fn known_before_last<'p>(
+        &self,
+        who: &Caller<'_>,
+        start: InodeId,
+        path: &'p [u8],
+    ) -> Option<(KnownDirectory, &'p [u8])> {
+        let (before, name) = split_last(path)?;
+        Some((self.known_directory(who, start, before)?, name))
+    }
+
     /// Walks until the end, a symbolic link that must be followed, or the edge of the mount.
-    #[inline]
     fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Result<Step<'p>> {
-        let Some((before, name)) = split_last(path) else { return self.walk_by_names(who, start, path, last) };
-        if let Some(known) = self.known_directory(who, start, before) {
+        self.walk_on(self.known_before_last(who, start, path), who, start, path, last)
+    }
+
+    /// As [`FileSystem::walk`], from the directory of the last name where that is known.
+    #[inline(never)]
+    fn walk_on<'p>(
+        &self,
+        known: Option<(KnownDirectory, &'p [u8])>,
+        who: &Caller<'_>,
+        start: InodeId,
+        path: &'p [u8],
+        last: Last,
+    ) -> Result<Step<'p>> {
+        if let Some((known, name)) = known {
             return self.last_step(known, name, last);
         }
         let step = self.walk_by_names(who, start, path, last)?;
-        if matches!(step, Step::Arrived(_)) {
+        if let (Step::Arrived(_), Some((before, _))) = (&step, split_last(path)) {
             self.note_directory(who, start, before);
         }
         Ok(step)
     }
 
     /// The last step of a walk, from a directory that may be searched.
-    #[inline]
     fn last_step<'p>(&self, known: KnownDirectory, name: &'p [u8], last: Last) -> Result<Step<'p>> {
         let KnownDirectory { dir, sequence } = known;
         let (found, looked) = match last {
@@ -314,7 +336,17 @@ impl FileSystem {
         if path.len() > PATH_LONGEST {
             return Err(Errno::NAMETOOLONG);
         }
-        match self.walk(who, start, path, last)? {
+        // Mostly all names are known: then the place is put together where it is used.
+        let known = self.known_before_last(who, start, path);
+        if let Some((KnownDirectory { dir, sequence }, name)) = known
+            && last != Last::Unseen
+            && let Some(child) = self.known_child_of(dir, sequence, name)
+            && (last == Last::Keep || !self.is_link(child)?)
+        {
+            let found = Some(child);
+            return use_place(Place { dir, name, ending: Ending::Name, found, slash: false, looked: None });
+        }
+        match self.walk_on(known, who, start, path, last)? {
             Step::Arrived(place) => use_place(place),
             Step::Outside { .. } => Err(OUTSIDE),
             Step::Link { link, dir, rest } => {

@@ -6,6 +6,7 @@ mod names;
 mod outside;
 mod placeholders;
 mod small;
+mod steps;
 
 use crate::calls::{own_time, wall_time};
 use std::ffi::CString;
@@ -59,6 +60,8 @@ pub const TASKS: &[(&str, Begin)] = &[
     ("pwrite-64", small::Inside::begin),
     ("append-64", |site| small::Growing::begin(site, 0)),
     ("append-64-o-append", |site| small::Growing::begin(site, libc::O_APPEND)),
+    ("steps-64", |site| steps::Steps::begin(site, steps::Kind::Inside)),
+    ("steps-append-64", |site| steps::Steps::begin(site, steps::Kind::Appending)),
     ("create", |site| names::Names::begin(site, names::Measured::Create)),
     ("create-unlink", |site| names::Names::begin(site, names::Measured::CreateUnlink)),
     ("create-unlink-shared", |site| names::Names::begin_shared(site, names::Measured::CreateUnlink)),

@@ -4,7 +4,7 @@ use super::{Sample, Site, Work, c_path, timed};
 use crate::calls::Descriptor;
 use std::io::Result;
 
-const RECORD: [u8; 64] = *b"a record of 64 bytes, as logs and time series write them. 123456";
+pub(super) const RECORD: [u8; 64] = *b"a record of 64 bytes, as logs and time series write them. 123456";
 /// Bytes of the file that records are written into.
 const FILE: u64 = 1 << 20;
 

@@ -1,0 +1,114 @@
+//! What a small write that outlives a kill cannot do without: its memory operations, with nothing around them. No look at who asks, where that
+//! may be, and whether the memory is there.
+
+use super::small::RECORD;
+use super::{Sample, Site, Work, timed};
+use std::io::Result;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Words of the memory that records are written into: as much as the file that others write them into.
+const WORDS: usize = (1 << 20) / 8;
+
+/// Words that a look-up compares.
+const LOOKED_UP: usize = 8;
+
+/// Which write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Inside the size, where no checksum goes on.
+    Inside,
+    /// At the end, with the checksum that goes on.
+    Appending,
+}
+
+/// The words of one write, apart as they are in a region.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line([AtomicU64; 8]);
+
+/// The operations again and again.
+pub struct Steps {
+    /// Open file, announcement, inode, checksum, and what is looked up.
+    lines: Box<[Line]>,
+    bytes: Box<[AtomicU64]>,
+    kind: Kind,
+    operations: usize,
+}
+
+impl Steps {
+    /// As many as other small work.
+    pub fn begin(site: &Site, kind: Kind) -> Result<Box<dyn Work>> {
+        let lines = (0..4 + LOOKED_UP).map(|_| Line::default()).collect();
+        let bytes = (0..WORDS).map(|_| AtomicU64::new(1)).collect();
+        Ok(Box::new(Steps { lines, bytes, kind, operations: site.operations }))
+    }
+
+    fn write(&self, record: usize) {
+        let [file, announcement, inode, checksum, looked_up @ ..] = &*self.lines else { return };
+        let start = match self.kind {
+            Kind::Inside => record * RECORD.len(),
+            Kind::Appending => file.0[0].fetch_add(RECORD.len() as u64, Ordering::AcqRel) as usize,
+        };
+        let [hazard, from, to, ..] = &announcement.0;
+        let _ = hazard.compare_exchange(0, 1, Ordering::SeqCst, Ordering::Relaxed);
+        from.store(start as u64, Ordering::Release);
+        to.store((start + RECORD.len()) as u64, Ordering::Release);
+        let differs = looked_up.iter().fold(0, |differs, line| differs | line.0[0].load(Ordering::Acquire));
+        let [size, sequence, modified, changed, ..] = &inode.0;
+        let before = size.load(Ordering::Acquire);
+        let sum = checksum.0[0].load(Ordering::Acquire);
+        if self.kind == Kind::Appending {
+            let _ = checksum.0[0].compare_exchange(sum, sum | 1, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        std::hint::black_box(differs | sequence.load(Ordering::SeqCst));
+        for (word, bytes) in self.bytes[start / 8 % WORDS..].iter().zip(RECORD.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if self.kind == Kind::Appending {
+            let crc = lifeboat_kernels::checksum_slice((sum >> 32) as u32, &RECORD);
+            let _ = checksum.0[0].compare_exchange(sum | 1, (crc as u64) << 32, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_nsec as u64;
+        modified.store(now, Ordering::Release);
+        changed.store(now, Ordering::Release);
+        if self.kind == Kind::Appending {
+            let _ = size.compare_exchange(before, start as u64, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        for word in [to, from, hazard] {
+            word.store(0, Ordering::Release);
+        }
+    }
+}
+
+impl Work for Steps {
+    fn round(&mut self) -> Result<Sample> {
+        self.lines.iter().flat_map(|line| &line.0).for_each(|word| word.store(0, Ordering::Relaxed));
+        timed(self.operations, || {
+            let mut record = 0;
+            for _ in 0..self.operations {
+                self.write(record);
+                record = (record + 37) % (WORDS * 8 / RECORD.len());
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_is_there_and_nothing_stays_announced() {
+        let site = Site { folder: "".into(), shared: "".into(), bytes: 0, operations: WORDS / 8 };
+        for kind in [Kind::Inside, Kind::Appending] {
+            let lines = (0..4 + LOOKED_UP).map(|_| Line::default()).collect();
+            let bytes = (0..WORDS).map(|_| AtomicU64::new(1)).collect();
+            let mut steps = Steps { lines, bytes, kind, operations: site.operations };
+            steps.round().expect("a round");
+            let words = RECORD.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).cycle();
+            assert!(steps.bytes.iter().map(|word| word.load(Ordering::Relaxed)).eq(words.take(WORDS)), "{kind:?}");
+            assert!(steps.lines[1].0.iter().all(|word| word.load(Ordering::Relaxed) == 0), "{kind:?}");
+        }
+    }
+}
