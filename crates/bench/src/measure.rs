@@ -234,7 +234,7 @@ pub const MEASURES: &[Measure] = &[
         what: "creating a file in process, three path components",
         unit: Operations,
         ours: arm(Inner, "inner-create"),
-        goals: &[Times(arm(Tmpfs, "create"), 10.0, Some(20.0))],
+        goals: &[Times(arm(Tmpfs, "create"), 10.0, Some(20.0)), Beside(arm(Bare, "steps-create"))],
     },
     Measure {
         name: "inner-stat",
@@ -248,7 +248,7 @@ pub const MEASURES: &[Measure] = &[
         what: "removing a file in process, three path components",
         unit: Operations,
         ours: arm(Inner, "inner-unlink"),
-        goals: &[Times(arm(Tmpfs, "unlink"), 6.0, None)],
+        goals: &[Times(arm(Tmpfs, "unlink"), 6.0, None), Beside(arm(Bare, "steps-unlink"))],
     },
     Measure {
         name: "create",

@@ -62,6 +62,8 @@ pub const TASKS: &[(&str, Begin)] = &[
     ("append-64-o-append", |site| small::Growing::begin(site, libc::O_APPEND)),
     ("steps-64", |site| steps::Steps::begin(site, steps::Kind::Inside)),
     ("steps-append-64", |site| steps::Steps::begin(site, steps::Kind::Appending)),
+    ("steps-create", |site| steps::Changes::begin(site, steps::Change::CREATE)),
+    ("steps-unlink", |site| steps::Changes::begin(site, steps::Change::UNLINK)),
     ("create", |site| names::Names::begin(site, names::Measured::Create)),
     ("create-unlink", |site| names::Names::begin(site, names::Measured::CreateUnlink)),
     ("create-unlink-shared", |site| names::Names::begin_shared(site, names::Measured::CreateUnlink)),

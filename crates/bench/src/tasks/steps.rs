@@ -1,4 +1,4 @@
-//! What a small write that outlives a kill cannot do without: its memory operations, with nothing around them. No look at who asks, where that
+//! What operations that outlive a kill cannot do without: their memory operations, with nothing around them. No look at who asks, where that
 //! may be, and whether the memory is there.
 
 use super::small::RECORD;
@@ -94,9 +94,94 @@ impl Work for Steps {
     }
 }
 
+/// What changing a name cannot do without: so many exchanges, with stores between them, a sum over what is to be redone after a kill, and the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Locked operations: announcements, claims, locks, units of space, the commit of a transaction, counts of open files.
+    exchanges: usize,
+    /// Stores into lines that every such change uses: the lane, the directory, the open file.
+    stores: usize,
+    /// Stores into lines of the file itself: its inode and its entry.
+    own_stores: usize,
+    /// Words of the transaction, three for each that it changes.
+    logged: usize,
+}
+
+impl Change {
+    /// To make a file, open it and close it; as many of each as the product's own has (its stores are counted by `cargo xtask steps`).
+    pub const CREATE: Change = Change { exchanges: 11, stores: 48, own_stores: 24, logged: 24 };
+    /// To remove one.
+    pub const UNLINK: Change = Change { exchanges: 12, stores: 91, own_stores: 8, logged: 24 };
+}
+
+/// Words of an inode and an entry.
+const FILE_WORDS: usize = 5 * 8;
+
+/// Changes, each of another file.
+pub struct Changes {
+    change: Change,
+    lines: Box<[Line]>,
+    files: Box<[AtomicU64]>,
+    operations: usize,
+}
+
+impl Changes {
+    /// As many as other work with names.
+    pub fn begin(site: &Site, change: Change) -> Result<Box<dyn Work>> {
+        let lines = (0..change.exchanges).map(|_| Line::default()).collect();
+        let files = (0..site.operations * FILE_WORDS).map(|_| AtomicU64::new(1)).collect();
+        Ok(Box::new(Changes { change, lines, files, operations: site.operations }))
+    }
+
+    fn change(&self, file: &[AtomicU64]) {
+        let Change { exchanges, stores, own_stores, logged } = self.change;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_nsec as u64;
+        // Each line of the file, whatever number of stores there is.
+        let spread = |index: usize| &file[(index * FILE_WORDS / own_stores) % FILE_WORDS];
+        for (number, Line(line)) in self.lines.iter().enumerate() {
+            let before = line[0].load(Ordering::Acquire);
+            let _ = line[0].compare_exchange(before, before + 1, Ordering::SeqCst, Ordering::SeqCst);
+            let share = |all: usize| all * number / exchanges..all * (number + 1) / exchanges;
+            for index in share(stores) {
+                line[1 + index % 7].store(now, Ordering::Release);
+            }
+            for index in share(own_stores) {
+                spread(index).store(now, Ordering::Release);
+            }
+        }
+        let mut text = [0; 8 * 24];
+        for (bytes, word) in text.as_chunks_mut::<8>().0.iter_mut().zip(&file[..logged.min(FILE_WORDS)]) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        std::hint::black_box(lifeboat_kernels::checksum_slice(0, &text));
+    }
+}
+
+impl Work for Changes {
+    fn round(&mut self) -> Result<Sample> {
+        timed(self.operations, || {
+            self.files.chunks_exact(FILE_WORDS).for_each(|file| self.change(file));
+            Ok(())
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_has_as_many_exchanges_as_it_says_and_touches_every_line_of_the_file() {
+        for change in [Change::CREATE, Change::UNLINK] {
+            let lines = (0..change.exchanges).map(|_| Line::default()).collect();
+            let files = (0..3 * FILE_WORDS).map(|_| AtomicU64::new(u64::MAX)).collect();
+            let mut changes = Changes { change, lines, files, operations: 3 };
+            changes.round().expect("a round");
+            assert!(changes.lines.iter().all(|line| line.0[0].load(Ordering::Relaxed) == 3));
+            let is_touched = |line: &[AtomicU64]| line.iter().any(|word| word.load(Ordering::Relaxed) != u64::MAX);
+            assert!(changes.files.chunks_exact(8).all(is_touched), "{change:?}");
+        }
+    }
 
     #[test]
     fn every_record_is_there_and_nothing_stays_announced() {
