@@ -89,11 +89,15 @@ pub unsafe fn copy_string(dst: *mut u8, src: *const u8, max: usize) -> Result<Op
     unsafe { machine::copy_string(dst, src, max) }
 }
 
-/// Tells that up to a page from `src` on is about to be copied: the processor fetches it meanwhile. Any address will do. (A function
-/// of its own, so that waiting for memory has a name where time is looked at.)
+/// Bytes behind a page that are fetched with it: processors fetch ahead on their own, but not from one page to the next, and what is copied next mostly
+/// lies there.
+const BEHIND_PAGE: usize = 512;
+
+/// Tells that up to a page from `src` on is about to be copied: the processor fetches it meanwhile, and of what follows a whole page
+/// the beginning. Any address will do. (A function of its own, so that waiting for memory has a name where time is looked at.)
 #[inline(never)]
 pub fn prefetch(src: *const u8, len: usize) {
-    machine::prefetch(src, len.min(4096));
+    machine::prefetch(src, if len < 4096 { len } else { 4096 + BEHIND_PAGE });
 }
 
 /// The first two bytes of a string; the second is 0, and not looked at, behind a NUL.
