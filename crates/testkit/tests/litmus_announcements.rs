@@ -18,6 +18,8 @@ const ROUNDS: u64 = 300_000;
 const LIMIT: Duration = Duration::from_secs(2);
 /// So many times it was seen: that will do.
 const ENOUGH: u64 = 5;
+/// So often what is planted is looked for: once in a long while a virtual machine's two processors take turns on a real one.
+const TRIES: u64 = 10;
 /// Fewer show nothing.
 const ROUNDS_NEEDED: u64 = 5_000;
 
@@ -48,9 +50,11 @@ fn wait_for(word: &AtomicU64, value: u64, end: &AtomicU64) -> bool {
     true
 }
 
-/// Lets the two meet at every distance.
-fn skew(round: u64, most: u64) {
-    for _ in 0..round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % most {
+/// Lets the two meet at every distance; how far apart they are at most changes from time to time, as two threads of one core and two cores
+/// differ in how long a store takes to be seen.
+fn skew(turn: u64, round: u64, most: u64) {
+    let most = (most << ((round >> 11) % 4)) / 4;
+    for _ in 0..turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) % most {
         std::hint::black_box(round);
     }
 }
@@ -81,7 +85,7 @@ fn run(announce: impl Fn(&Region, &Lane<'_>) + Sync) -> Option<(u64, u64)> {
                     break;
                 }
                 turns.ready.store(round, Ordering::Release);
-                skew(round, 600);
+                skew(round, round, 600);
                 // In the cache, so that the load below is quicker than the store before it.
                 region.load(place(region)).expect("the place");
                 announce(region, &lane);
@@ -104,7 +108,7 @@ fn run(announce: impl Fn(&Region, &Lane<'_>) + Sync) -> Option<(u64, u64)> {
             turns.round.store(round, Ordering::Release);
             assert!(wait_for(&turns.ready, round, &turns.end));
             announced(region, INODE, None).expect("the lanes");
-            skew(round.rotate_left(17), 300);
+            skew(round.rotate_left(17), round, 300);
             region.commit(place(region), 0, MustFence::nothing()).expect("the place");
             let seen = announced(region, INODE, None).expect("the lanes");
             assert!(wait_for(&turns.done[0], round, &turns.end));
@@ -137,7 +141,14 @@ fn an_announcement_by_a_plain_store_is_caught() {
         let hazard = region.lane_at(lane.index()).expect("the lane") + 32;
         region.word(hazard).expect("a word").store(INODE, Ordering::Release);
     };
-    let Some((rounds, neither)) = run(planted) else { return };
+    let (mut rounds, mut neither) = (0, 0);
+    for _ in 0..TRIES {
+        let Some(found) = run(planted) else { return };
+        (rounds, neither) = (rounds + found.0, neither + found.1);
+        if neither > 0 {
+            break;
+        }
+    }
     note("litmus", &format!("plain store against unlink: {rounds} rounds, {neither} in which neither saw the other"));
     assert!(neither > 0, "the harness cannot see what it is made to see, in {rounds} rounds");
 }
