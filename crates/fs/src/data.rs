@@ -83,7 +83,7 @@ impl FileSystem {
         if offset >= SIZE_LARGEST {
             return Err(Errno::FBIG);
         }
-        // Of one piece that was tried before.
+        // What lies in one piece was tried before, by `write_small`.
         if source.one_piece(length as usize).is_none() && self.write_in_place(inode, source, offset, length) {
             return Ok(length);
         }

@@ -24,11 +24,9 @@ fn readable(from: &[UserSource<'_>]) -> u64 {
     sum
 }
 
-/// What became of a write that was tried as a small one.
+/// A write that could not be done as a small one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SmallWrite {
-    /// All of it is written.
-    Done,
+pub enum Unwritten {
     /// Nothing was done.
     NotBegun,
     /// The offset of the open file was moved on from here, nothing else.
@@ -98,43 +96,49 @@ impl FileSystem {
 
     /// Writes the pieces, in order. Fewer bytes than given when space ends; `NOSPC` when there is none at all.
     pub fn write(&self, file: OpenFile, from: &[UserSource<'_>], at: Position) -> Result<usize> {
-        let small = match from {
-            [piece] => self.write_small(file, piece, at),
-            _ => SmallWrite::NotBegun,
+        let unwritten = match from {
+            [piece] => match self.write_small(file, piece, at) {
+                Ok(()) => return Ok(piece.len()),
+                Err(unwritten) => unwritten,
+            },
+            _ => Unwritten::NotBegun,
         };
-        match small {
-            SmallWrite::Done => Ok(from.first().map_or(0, UserSource::len)),
-            other => self.write_after(other, file, from, at),
-        }
+        self.write_unwritten(unwritten, file, from, at)
     }
 
-    /// Writes a small piece, if the file has a place for it and nothing is to wait for: in few instructions.
+    /// Writes a small piece, if the file has a place for it and nothing is to wait for: in few instructions. What is not written so is left to
+    /// [`FileSystem::write_unwritten`].
     #[inline(always)]
-    pub fn write_small(&self, file: OpenFile, piece: &UserSource<'_>, at: Position) -> SmallWrite {
+    pub fn write_small(
+        &self,
+        file: OpenFile,
+        piece: &UserSource<'_>,
+        at: Position,
+    ) -> core::result::Result<(), Unwritten> {
         let length = piece.len() as u64;
         if length > in_place::LONGEST {
-            return SmallWrite::NotBegun;
+            return Err(Unwritten::NotBegun);
         }
-        let Ok((slot, flags, Ok(inode))) = self.opened(file) else { return SmallWrite::NotBegun };
+        let Ok((slot, flags, Ok(inode))) = self.opened(file) else { return Err(Unwritten::NotBegun) };
         if !writes(flags) || flags.contains(OFlags::APPEND) {
-            return SmallWrite::NotBegun;
+            return Err(Unwritten::NotBegun);
         }
         let (offset, otherwise) = match at {
-            Position::At(offset) => (offset, SmallWrite::NotBegun),
+            Position::At(offset) => (offset, Unwritten::NotBegun),
             Position::Current => match self.take_offset(slot, length) {
-                Ok(offset) => (offset, SmallWrite::HasOffset(offset)),
-                Err(_) => return SmallWrite::NotBegun,
+                Ok(offset) => (offset, Unwritten::HasOffset(offset)),
+                Err(_) => return Err(Unwritten::NotBegun),
             },
         };
         let source = Source::new(core::slice::from_ref(piece));
-        if self.write_in_place(inode, &source, offset, length) { SmallWrite::Done } else { otherwise }
+        if self.write_in_place(inode, &source, offset, length) { Ok(()) } else { Err(otherwise) }
     }
 
-    /// Writes the pieces of which [`FileSystem::write_small`] answered so, and that it did not write.
+    /// As [`FileSystem::write`], of what was not written as a small piece.
     #[inline(never)]
-    pub fn write_after(
+    pub fn write_unwritten(
         &self,
-        small: SmallWrite,
+        unwritten: Unwritten,
         file: OpenFile,
         from: &[UserSource<'_>],
         at: Position,
@@ -145,9 +149,9 @@ impl FileSystem {
         }
         let inode = inode?;
         let length = total(from)?;
-        let written = match small {
-            SmallWrite::HasOffset(offset) => self.write_at_taken(slot, inode, &mut Source::new(from), offset, length),
-            SmallWrite::NotBegun | SmallWrite::Done => self.write_bytes((slot, flags), inode, from, length, at),
+        let written = match unwritten {
+            Unwritten::HasOffset(offset) => self.write_at_taken(slot, inode, &mut Source::new(from), offset, length),
+            Unwritten::NotBegun => self.write_bytes((slot, flags), inode, from, length, at),
         };
         match written {
             Err(Errno::FAULT) => self.write_readable((slot, flags), inode, from, length, at),

@@ -60,7 +60,7 @@ pub use attribute_block::NAME_LONGEST as ATTRIBUTE_NAME_LONGEST;
 pub use check::{CheckSummary, Fault, Finding, Remedy, check, repair};
 pub use claim::{CLAIMS_LONGEST, ClaimTrouble, Claims};
 pub use extended_attributes::check_attribute;
-pub use file_io::SmallWrite;
+pub use file_io::Unwritten;
 pub use file_lock::{HeldLock, LOCK_TO_END, LockClass, LockRequest, LockWish};
 pub use file_system::{FileSystem, PREFIX_LONGEST};
 pub use inode::InodeId;

@@ -85,6 +85,15 @@ enum Step<'p> {
     },
 }
 
+/// The end of a path whose last name is in a directory that this process knows and may search.
+#[derive(Clone, Copy)]
+struct KnownEnd<'p> {
+    dir: InodeId,
+    name: &'p [u8],
+    /// What the name means, if that is known, too.
+    child: Option<InodeId>,
+}
+
 /// A path being put together from links and remainders.
 pub(crate) struct PathBuffer {
     pub(crate) bytes: [u8; 2 * PATH_LONGEST],
@@ -204,35 +213,32 @@ impl FileSystem {
         Ok(InodeId::from_word(self.field(dir, inode::DEVICE)?))
     }
 
-    /// The directory that a path's last name is in, if it is known, and that name.
+    /// What this process knows of a path's end, if it knows the directory of its last name.
     #[inline(always)]
-    fn known_before_last<'p>(
-        &self,
-        who: &Caller<'_>,
-        start: InodeId,
-        path: &'p [u8],
-    ) -> Option<(KnownDirectory, &'p [u8])> {
+    fn known_end<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Option<KnownEnd<'p>> {
         let (before, name) = split_last(path)?;
-        Some((self.known_directory(who, start, before)?, name))
+        let KnownDirectory { dir, sequence } = self.known_directory(who, start, before)?;
+        let child = if last == Last::Unseen { None } else { self.known_child_of(dir, sequence, name) };
+        Some(KnownEnd { dir, name, child })
     }
 
     /// Walks until the end, a symbolic link that must be followed, or the edge of the mount.
     fn walk<'p>(&self, who: &Caller<'_>, start: InodeId, path: &'p [u8], last: Last) -> Result<Step<'p>> {
-        self.walk_on(self.known_before_last(who, start, path), who, start, path, last)
+        self.walk_on(self.known_end(who, start, path, last), who, start, path, last)
     }
 
     /// As [`FileSystem::walk`], from the directory of the last name where that is known.
     #[inline(never)]
     fn walk_on<'p>(
         &self,
-        known: Option<(KnownDirectory, &'p [u8])>,
+        known: Option<KnownEnd<'p>>,
         who: &Caller<'_>,
         start: InodeId,
         path: &'p [u8],
         last: Last,
     ) -> Result<Step<'p>> {
-        if let Some((known, name)) = known {
-            return self.last_step(known, name, last);
+        if let Some(known) = known {
+            return self.last_step(known, last);
         }
         let step = self.walk_by_names(who, start, path, last)?;
         if let (Step::Arrived(_), Some((before, _))) = (&step, split_last(path)) {
@@ -242,14 +248,10 @@ impl FileSystem {
     }
 
     /// The last step of a walk, from a directory that may be searched.
-    fn last_step<'p>(&self, known: KnownDirectory, name: &'p [u8], last: Last) -> Result<Step<'p>> {
-        let KnownDirectory { dir, sequence } = known;
-        let (found, looked) = match last {
-            Last::Unseen => (None, None),
-            _ => match self.known_child_of(dir, sequence, name) {
-                None => self.search_directory(dir, name)?,
-                child => (child, None),
-            },
+    fn last_step<'p>(&self, KnownEnd { dir, name, child }: KnownEnd<'p>, last: Last) -> Result<Step<'p>> {
+        let (found, looked) = match child {
+            None if last != Last::Unseen => self.search_directory(dir, name)?,
+            child => (child, None),
         };
         if let Some(link) = found
             && last != Last::Keep
@@ -337,10 +339,8 @@ impl FileSystem {
             return Err(Errno::NAMETOOLONG);
         }
         // Mostly all names are known: then the place is put together where it is used.
-        let known = self.known_before_last(who, start, path);
-        if let Some((KnownDirectory { dir, sequence }, name)) = known
-            && last != Last::Unseen
-            && let Some(child) = self.known_child_of(dir, sequence, name)
+        let known = self.known_end(who, start, path, last);
+        if let Some(KnownEnd { dir, name, child: Some(child) }) = known
             && (last == Last::Keep || !self.is_link(child)?)
         {
             let found = Some(child);

@@ -4,7 +4,7 @@
 use crate::answer::{fail, give};
 use crate::{call, signals, state, user};
 use core::sync::atomic::{AtomicU64, Ordering};
-use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Position, Result, SmallWrite};
+use lifeboat_fs::{Errno, FileSystem, InodeId, OpenFile, Position, Result, Unwritten};
 use lifeboat_region::UserSource;
 
 const NONE: u64 = libc::RLIM_INFINITY;
@@ -40,21 +40,21 @@ pub fn give_piece(file: OpenFile, buffer: *const libc::c_void, length: usize, po
     };
     let piece = user::source(buffer, length);
     match file_system.write_small(file, &piece, position) {
-        SmallWrite::Done => length as libc::ssize_t,
-        other => give(write_after(&file_system, other, file, &piece, position)),
+        Ok(()) => length as libc::ssize_t,
+        Err(unwritten) => give(write_unwritten(&file_system, unwritten, file, &piece, position)),
     }
 }
 
 #[inline(never)]
-fn write_after(
+fn write_unwritten(
     file_system: &FileSystem,
-    small: SmallWrite,
+    unwritten: Unwritten,
     file: OpenFile,
     piece: &UserSource<'_>,
     position: Position,
 ) -> Result<usize> {
     let pieces = core::slice::from_ref(piece);
-    match file_system.write_after(small, file, pieces, position) {
+    match file_system.write_unwritten(unwritten, file, pieces, position) {
         Err(Errno::NOSPC) => {
             call::again_after_reaping(file_system, |file_system| file_system.write(file, pieces, position))
         }

@@ -9,17 +9,13 @@
 //! answer nothing.
 
 use crate::Result;
-use crate::witness::{Witness, Words};
+use crate::witness::{GROUP, Witness, Words};
 // Private words, not the region's: models run over these as they are.
 use core::sync::atomic::AtomicU64 as PrivateWord;
 use core::sync::atomic::Ordering;
 
 /// A look-up that loads more words than this is not remembered.
 const WORDS: usize = 12;
-
-/// So many words are compared without a question in between: what is left of the last such group says one word again.
-const GROUP: usize = 4;
-const _: () = assert!(WORDS.is_multiple_of(GROUP));
 
 /// Lines of a kept lane: 4 MiB of a file's extents, if no two fall on one line.
 const LINES: usize = 64;
@@ -38,8 +34,7 @@ pub type Answer = [u64; 2];
 struct PlaceLine {
     what: [PrivateWord; 2],
     answer: [PrivateWord; 2],
-    /// How many groups of words there are.
-    groups: PrivateWord,
+    count: PrivateWord,
     words: [[PrivateWord; 2]; WORDS],
 }
 
@@ -54,7 +49,7 @@ impl Default for Places {
         let line = |_| PlaceLine {
             what: zeros(),
             answer: zeros(),
-            groups: PrivateWord::new(0),
+            count: PrivateWord::new(0),
             words: core::array::from_fn(|_| zeros()),
         };
         Places { lines: core::array::from_fn(line) }
@@ -78,7 +73,8 @@ impl Places {
         if load(&line.what) != what {
             return Ok(None);
         }
-        for group in line.words.chunks_exact(GROUP).take(line.groups.load(Ordering::Relaxed) as usize) {
+        let groups = line.count.load(Ordering::Relaxed) as usize / GROUP;
+        for group in line.words.chunks_exact(GROUP).take(groups) {
             for word in group {
                 let [at, value] = load(word);
                 // SAFETY: `remember` noted only words that the witness had loaded, and nobody else writes lines.
@@ -94,16 +90,12 @@ impl Places {
     pub(crate) fn remember<W>(&self, what: What, answer: Answer, witness: &PlaceWitness<'_, W>) {
         let line = self.line(what);
         let Some(noted) = witness.noted() else { return store(&line.what, [0; 2]) };
-        let (mut count, mut last) = (0_usize, None);
+        let mut count = 0;
         for (word, noted) in line.words.iter().zip(noted) {
             store(word, noted);
-            (count, last) = (count + 1, Some(noted));
+            count += 1;
         }
-        let groups = count.div_ceil(GROUP);
-        for word in line.words.iter().take(groups * GROUP).skip(count) {
-            store(word, last.unwrap_or([0; 2]));
-        }
-        line.groups.store(groups as u64, Ordering::Relaxed);
+        line.count.store(count, Ordering::Relaxed);
         store(&line.answer, answer);
         store(&line.what, what);
     }

@@ -7,15 +7,11 @@
 //! Threads share the lines ([`crate::version`]). A forked child finds zeros, which answer nothing.
 
 use crate::version::Version;
-use crate::witness::{Witness, Words};
+use crate::witness::{GROUP, Witness, Words};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A walk that loads more words than this is not remembered: about five directories.
 const WORDS: usize = 20;
-
-/// So many words are compared without a question in between: what is left of the last such group says one word again.
-const GROUP: usize = 4;
-const _: () = assert!(WORDS.is_multiple_of(GROUP));
 
 /// Words of a path.
 const PATH: usize = 8;
@@ -80,7 +76,7 @@ pub struct WalkLine {
     missed: AtomicU64,
     who: AtomicU64,
     start: AtomicU64,
-    /// Bytes of the path in 0..32, groups of words in 32..64.
+    /// Bytes of the path in 0..32, words in 32..64.
     counts: AtomicU64,
     path: [AtomicU64; PATH],
     end: AtomicU64,
@@ -110,9 +106,9 @@ impl WalkLine {
             return None;
         }
         let before = words.load(self.before_at.load(Ordering::Relaxed)).ok()?;
-        let groups = self.counts.load(Ordering::Relaxed) >> 32;
+        let groups = (self.counts.load(Ordering::Relaxed) >> 32) as usize / GROUP;
         let mut differs = 0;
-        for group in self.words.chunks_exact(GROUP).take(groups as usize) {
+        for group in self.words.chunks_exact(GROUP).take(groups) {
             for [at, value] in group {
                 // SAFETY: `remember` noted only words that the witness had loaded. Of a line that somebody writes at this moment, too, an
                 // offset is that of such a word, or the zero of a new line, where the region's first word is.
@@ -150,22 +146,16 @@ pub fn is_missed_again(lines: &[WalkLine], walk: &Walk<'_>) -> bool {
 pub fn remember<W>(lines: &[WalkLine], walk: &Walk<'_>, end: u64, before_at: u64, witness: &WalkWitness<'_, W>) {
     let (Some(line), Some(noted)) = (line(lines, walk), witness.noted()) else { return };
     line.version.write(|| {
-        let (mut count, mut last) = (0_usize, [0; 2]);
+        let mut count = 0;
         for ([at, value], noted) in line.words.iter().zip(noted) {
             at.store(noted[0], Ordering::Relaxed);
             value.store(noted[1], Ordering::Relaxed);
-            (count, last) = (count + 1, noted);
+            count += 1;
         }
-        let groups = count.div_ceil(GROUP);
         for (word, value) in line.path.iter().zip(words_of(walk.path)) {
             word.store(value, Ordering::Relaxed);
         }
-        for word in line.words.iter().take(groups * GROUP).skip(count) {
-            for (word, last) in word.iter().zip(last) {
-                word.store(last, Ordering::Relaxed);
-            }
-        }
-        line.counts.store((groups as u64) << 32 | walk.path.len() as u64, Ordering::Relaxed);
+        line.counts.store(count << 32 | walk.path.len() as u64, Ordering::Relaxed);
         line.who.store(walk.who, Ordering::Relaxed);
         line.end.store(end, Ordering::Relaxed);
         line.before_at.store(before_at, Ordering::Relaxed);

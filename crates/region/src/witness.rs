@@ -41,6 +41,9 @@ impl Words for Region {
     }
 }
 
+/// So many words are compared without a question in between.
+pub(crate) const GROUP: usize = 4;
+
 /// A look-up's words, noted while it loads them.
 pub struct Witness<'w, W, const N: usize> {
     words: &'w W,
@@ -70,9 +73,13 @@ impl<'w, W, const N: usize> Witness<'w, W, N> {
         }
     }
 
-    /// The words, each as {offset, value}, in the order in which they were loaded first; `None` when there were too many, or one changed.
+    /// The words, each as {offset, value}, in the order in which they were loaded first, whole groups of [`GROUP`]: what is left of the last one
+    /// says its last word again. `None` when there were too many, or one changed.
     pub(crate) fn noted(&self) -> Option<impl Iterator<Item = [u64; 2]>> {
-        (self.count.get() <= N).then(|| self.noted.iter().take(self.count.get()).map(Cell::get))
+        const { assert!(N.is_multiple_of(GROUP)) };
+        let count = self.count.get();
+        let word = move |index: usize| self.noted[index.min(count - 1)].get();
+        (count <= N).then(|| (0..count.next_multiple_of(GROUP)).map(word))
     }
 }
 

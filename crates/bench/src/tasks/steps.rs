@@ -38,9 +38,13 @@ pub struct Steps {
 impl Steps {
     /// As many as other small work.
     pub fn begin(site: &Site, kind: Kind) -> Result<Box<dyn Work>> {
+        Ok(Box::new(Steps::new(site.operations, kind)))
+    }
+
+    fn new(operations: usize, kind: Kind) -> Steps {
         let lines = (0..4 + LOOKED_UP).map(|_| Line::default()).collect();
         let bytes = (0..WORDS).map(|_| AtomicU64::new(1)).collect();
-        Ok(Box::new(Steps { lines, bytes, kind, operations: site.operations }))
+        Steps { lines, bytes, kind, operations }
     }
 
     fn write(&self, record: usize) {
@@ -128,9 +132,13 @@ pub struct Changes {
 impl Changes {
     /// As many as other work with names.
     pub fn begin(site: &Site, change: Change) -> Result<Box<dyn Work>> {
+        Ok(Box::new(Changes::new(site.operations, change)))
+    }
+
+    fn new(operations: usize, change: Change) -> Changes {
         let lines = (0..change.exchanges).map(|_| Line::default()).collect();
-        let files = (0..site.operations * FILE_WORDS).map(|_| AtomicU64::new(1)).collect();
-        Ok(Box::new(Changes { change, lines, files, operations: site.operations }))
+        let files = (0..operations * FILE_WORDS).map(|_| AtomicU64::new(u64::MAX)).collect();
+        Changes { change, lines, files, operations }
     }
 
     fn change(&self, file: &[AtomicU64]) {
@@ -173,9 +181,7 @@ mod tests {
     #[test]
     fn a_change_has_as_many_exchanges_as_it_says_and_touches_every_line_of_the_file() {
         for change in [Change::CREATE, Change::UNLINK] {
-            let lines = (0..change.exchanges).map(|_| Line::default()).collect();
-            let files = (0..3 * FILE_WORDS).map(|_| AtomicU64::new(u64::MAX)).collect();
-            let mut changes = Changes { change, lines, files, operations: 3 };
+            let mut changes = Changes::new(3, change);
             changes.round().expect("a round");
             assert!(changes.lines.iter().all(|line| line.0[0].load(Ordering::Relaxed) == 3));
             let is_touched = |line: &[AtomicU64]| line.iter().any(|word| word.load(Ordering::Relaxed) != u64::MAX);
@@ -185,11 +191,8 @@ mod tests {
 
     #[test]
     fn every_record_is_there_and_nothing_stays_announced() {
-        let site = Site { folder: "".into(), shared: "".into(), bytes: 0, operations: WORDS / 8 };
         for kind in [Kind::Inside, Kind::Appending] {
-            let lines = (0..4 + LOOKED_UP).map(|_| Line::default()).collect();
-            let bytes = (0..WORDS).map(|_| AtomicU64::new(1)).collect();
-            let mut steps = Steps { lines, bytes, kind, operations: site.operations };
+            let mut steps = Steps::new(WORDS / 8, kind);
             steps.round().expect("a round");
             let words = RECORD.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).cycle();
             assert!(steps.bytes.iter().map(|word| word.load(Ordering::Relaxed)).eq(words.take(WORDS)), "{kind:?}");
